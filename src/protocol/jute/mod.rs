@@ -1,0 +1,1 @@
+//! The jute codec.

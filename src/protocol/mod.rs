@@ -1,0 +1,4 @@
+//! Bytes in, values out: no IO, no clock.
+
+pub mod jute;
+pub mod zookeeper;
