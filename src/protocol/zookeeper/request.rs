@@ -1,0 +1,472 @@
+//! Requests.
+
+use super::acl::AclVector;
+use super::op_code::OpCode;
+use crate::protocol::jute::{Input, JuteError, Output};
+use smallvec::SmallVec;
+use thiserror::Error;
+
+/// The xids with a meaning of their own.
+#[allow(missing_docs)]
+pub mod xid {
+    pub const NOTIFICATION: i32 = -1;
+    pub const PING: i32 = -2;
+    pub const AUTH: i32 = -4;
+    pub const SET_WATCHES: i32 = -8;
+}
+
+/// What precedes every request but the first: the client's number for it and the operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestHeader {
+    /// Echoed in the reply; need not increase, may be negative.
+    pub xid: i32,
+    /// The operation code, known or not.
+    pub op: i32,
+}
+
+impl RequestHeader {
+    /// Reads the header.
+    pub fn decode(input: &mut Input<'_>) -> Result<RequestHeader, JuteError> {
+        Ok(RequestHeader { xid: input.i32()?, op: input.i32()? })
+    }
+}
+
+/// Why a request record is not one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum RequestError {
+    /// Badly formed: answered with MARSHALLINGERROR, the connection stays.
+    #[error("malformed request: {0}")]
+    Malformed(#[from] JuteError),
+    /// Operation (or sub-operation) that this server does not answer: UNIMPLEMENTED, then the connection is closed.
+    #[error("operation {0} is not implemented")]
+    Unimplemented(i32),
+}
+
+/// The flags of a create (`CreateMode`), unchecked: what they mean, and which are refused, is decided by prep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreateFlags(pub i32);
+
+#[allow(missing_docs)]
+impl CreateFlags {
+    pub const PERSISTENT: CreateFlags = CreateFlags(0);
+    pub const EPHEMERAL: CreateFlags = CreateFlags(1);
+    pub const PERSISTENT_SEQUENTIAL: CreateFlags = CreateFlags(2);
+    pub const EPHEMERAL_SEQUENTIAL: CreateFlags = CreateFlags(3);
+    pub const CONTAINER: CreateFlags = CreateFlags(4);
+    pub const PERSISTENT_TTL: CreateFlags = CreateFlags(5);
+    pub const PERSISTENT_SEQUENTIAL_TTL: CreateFlags = CreateFlags(6);
+}
+
+/// A create of any kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Create<'a> {
+    pub path: &'a str,
+    pub data: Option<&'a [u8]>,
+    pub acl: AclVector<'a>,
+    pub flags: CreateFlags,
+    /// create2: the reply carries the Stat.
+    pub with_stat: bool,
+}
+
+impl<'a> Create<'a> {
+    fn decode(input: &mut Input<'a>, with_stat: bool) -> Result<Self, JuteError> {
+        Ok(Create {
+            path: input.string()?,
+            data: input.buffer()?,
+            acl: AclVector::decode(input)?,
+            flags: CreateFlags(input.i32()?),
+            with_stat,
+        })
+    }
+
+    fn encode(&self, out: &mut Output<'_>) {
+        out.string(self.path);
+        out.buffer(self.data);
+        self.acl.encode(out);
+        out.i32(self.flags.0);
+    }
+}
+
+/// A sub-operation of a multi or a multiRead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum MultiOp<'a> {
+    Create(Create<'a>),
+    Delete { path: &'a str, version: i32 },
+    SetData { path: &'a str, data: Option<&'a [u8]>, version: i32 },
+    Check { path: &'a str, version: i32 },
+    GetData { path: &'a str },
+    GetChildren { path: &'a str },
+}
+
+impl<'a> MultiOp<'a> {
+    /// The code that the sub-operation carries.
+    pub fn op_code(&self) -> OpCode {
+        match self {
+            MultiOp::Create(create) if create.with_stat => OpCode::Create2,
+            MultiOp::Create(_) => OpCode::Create,
+            MultiOp::Delete { .. } => OpCode::Delete,
+            MultiOp::SetData { .. } => OpCode::SetData,
+            MultiOp::Check { .. } => OpCode::Check,
+            MultiOp::GetData { .. } => OpCode::GetData,
+            MultiOp::GetChildren { .. } => OpCode::GetChildren,
+        }
+    }
+
+    fn decode(op: i32, input: &mut Input<'a>) -> Result<Self, RequestError> {
+        Ok(match OpCode::from_wire(op) {
+            Some(OpCode::Create) => MultiOp::Create(Self::known_flags(Create::decode(input, false)?)?),
+            Some(OpCode::Create2) => MultiOp::Create(Self::known_flags(Create::decode(input, true)?)?),
+            Some(OpCode::Delete) => MultiOp::Delete { path: input.string()?, version: input.i32()? },
+            Some(OpCode::SetData) => {
+                MultiOp::SetData { path: input.string()?, data: input.buffer()?, version: input.i32()? }
+            }
+            Some(OpCode::Check) => MultiOp::Check { path: input.string()?, version: input.i32()? },
+            Some(OpCode::GetData) => {
+                let path = input.string()?;
+                input.bool()?;
+                MultiOp::GetData { path }
+            }
+            Some(OpCode::GetChildren) => {
+                let path = input.string()?;
+                input.bool()?;
+                MultiOp::GetChildren { path }
+            }
+            // createContainer and createTTL inside a multi: legal in ZooKeeper, not built here yet.
+            _ if op == 19 || op == 21 => return Err(RequestError::Unimplemented(op)),
+            _ => return Err(JuteError::BadDiscriminant(op).into()),
+        })
+    }
+
+    /// Since 3.9 an unknown flag inside a multi fails the decoding of the whole packet.
+    fn known_flags(create: Create<'a>) -> Result<Create<'a>, JuteError> {
+        match create.flags.0 {
+            0..=6 => Ok(create),
+            unknown => Err(JuteError::BadDiscriminant(unknown)),
+        }
+    }
+
+    fn encode(&self, out: &mut Output<'_>) {
+        match self {
+            MultiOp::Create(create) => create.encode(out),
+            MultiOp::Delete { path, version } | MultiOp::Check { path, version } => {
+                out.string(path);
+                out.i32(*version);
+            }
+            MultiOp::SetData { path, data, version } => {
+                out.string(path);
+                out.buffer(*data);
+                out.i32(*version);
+            }
+            MultiOp::GetData { path } | MultiOp::GetChildren { path } => {
+                out.string(path);
+                out.bool(false);
+            }
+        }
+    }
+}
+
+/// The sub-operations of a multi. Decoding stops at the frame's end, so their number is bounded by its length.
+pub type MultiOps<'a> = SmallVec<[MultiOp<'a>; 4]>;
+
+/// How an addWatch listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AddWatchMode {
+    /// Stays armed after it fired; sees the node and its children list.
+    Persistent,
+    /// Stays armed; sees the node and everything below it, but no children-changed events.
+    PersistentRecursive,
+}
+
+impl AddWatchMode {
+    fn from_wire(mode: i32) -> Result<Self, JuteError> {
+        match mode {
+            0 => Ok(AddWatchMode::Persistent),
+            1 => Ok(AddWatchMode::PersistentRecursive),
+            unknown => Err(JuteError::BadDiscriminant(unknown)),
+        }
+    }
+}
+
+/// Which registrations a checkWatches or removeWatches means (`Watcher.WatcherType`, with the two of 3.9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+#[repr(i32)]
+pub enum WatcherType {
+    Children = 1,
+    Data = 2,
+    Any = 3,
+    Persistent = 4,
+    PersistentRecursive = 5,
+}
+
+impl WatcherType {
+    fn from_wire(kind: i32) -> Result<Self, JuteError> {
+        use WatcherType::*;
+        [Children, Data, Any, Persistent, PersistentRecursive]
+            .into_iter()
+            .find(|known| *known as i32 == kind)
+            .ok_or(JuteError::BadDiscriminant(kind))
+    }
+}
+
+/// A well-formed vector of non-null strings, still in its frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StringVector<'a> {
+    count: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> StringVector<'a> {
+    /// Reads the vector; a null one, or a null in it, is malformed, as iterating it is in ZooKeeper.
+    pub fn decode(input: &mut Input<'a>) -> Result<Self, JuteError> {
+        let count = input.vector(4)?.ok_or(JuteError::Null)?;
+        let start = input.rest();
+        for _ in 0..count {
+            input.string()?;
+        }
+        Ok(StringVector { count, bytes: &start[..start.len() - input.rest().len()] })
+    }
+
+    /// Number of strings.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The strings in order.
+    pub fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let mut input = Input::new(self.bytes);
+        std::iter::from_fn(move || input.string().ok())
+    }
+}
+
+/// The watches that a client brings along after a reconnect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct SetWatches<'a> {
+    pub relative_zxid: i64,
+    pub data: StringVector<'a>,
+    pub exist: StringVector<'a>,
+    pub child: StringVector<'a>,
+    pub persistent: StringVector<'a>,
+    pub persistent_recursive: StringVector<'a>,
+}
+
+/// A request, borrowing from its frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Request<'a> {
+    Create(Create<'a>),
+    Delete { path: &'a str, version: i32 },
+    Exists { path: &'a str, watch: bool },
+    GetData { path: &'a str, watch: bool },
+    SetData { path: &'a str, data: Option<&'a [u8]>, version: i32 },
+    GetAcl { path: &'a str },
+    SetAcl { path: &'a str, acl: AclVector<'a>, version: i32 },
+    GetChildren { path: &'a str, watch: bool, with_stat: bool },
+    Sync { path: &'a str },
+    Ping,
+    Multi(MultiOps<'a>),
+    MultiRead(MultiOps<'a>),
+    CheckWatches { path: &'a str, kind: WatcherType },
+    RemoveWatches { path: &'a str, kind: WatcherType },
+    Auth { scheme: &'a str, auth: &'a [u8] },
+    SetWatches(Box<SetWatches<'a>>),
+    AddWatch { path: &'a str, mode: AddWatchMode },
+    CloseSession,
+}
+
+impl<'a> Request<'a> {
+    /// Reads the record of operation `op`. Bytes behind a well-formed record are ignored, as ZooKeeper does.
+    pub fn decode(op: i32, body: &'a [u8]) -> Result<Request<'a>, RequestError> {
+        let input = &mut Input::new(body);
+        Ok(match OpCode::from_wire(op).ok_or(RequestError::Unimplemented(op))? {
+            OpCode::Create => Request::Create(Create::decode(input, false)?),
+            OpCode::Create2 => Request::Create(Create::decode(input, true)?),
+            OpCode::Delete => Request::Delete { path: input.string()?, version: input.i32()? },
+            OpCode::Exists => Request::Exists { path: input.string()?, watch: input.bool()? },
+            OpCode::GetData => Request::GetData { path: input.string()?, watch: input.bool()? },
+            OpCode::SetData => Request::SetData { path: input.string()?, data: input.buffer()?, version: input.i32()? },
+            OpCode::GetAcl => Request::GetAcl { path: input.string()? },
+            OpCode::SetAcl => {
+                Request::SetAcl { path: input.string()?, acl: AclVector::decode(input)?, version: input.i32()? }
+            }
+            OpCode::GetChildren => {
+                Request::GetChildren { path: input.string()?, watch: input.bool()?, with_stat: false }
+            }
+            OpCode::GetChildren2 => {
+                Request::GetChildren { path: input.string()?, watch: input.bool()?, with_stat: true }
+            }
+            OpCode::Sync => Request::Sync { path: input.string()? },
+            OpCode::Ping => Request::Ping,
+            // A check on its own could corrupt state in old servers (ZOOKEEPER-2623); new ones do not know it.
+            OpCode::Check => return Err(RequestError::Unimplemented(op)),
+            OpCode::Multi => Request::Multi(Self::decode_multi(input, false)?),
+            OpCode::MultiRead => Request::MultiRead(Self::decode_multi(input, true)?),
+            OpCode::CheckWatches => {
+                Request::CheckWatches { path: input.string()?, kind: WatcherType::from_wire(input.i32()?)? }
+            }
+            OpCode::RemoveWatches => {
+                Request::RemoveWatches { path: input.string()?, kind: WatcherType::from_wire(input.i32()?)? }
+            }
+            OpCode::Auth => {
+                input.i32()?;
+                Request::Auth {
+                    scheme: input.ustring()?.unwrap_or_default(),
+                    auth: input.buffer()?.unwrap_or_default(),
+                }
+            }
+            OpCode::SetWatches => Request::SetWatches(Self::decode_set_watches(input, false)?),
+            OpCode::SetWatches2 => Request::SetWatches(Self::decode_set_watches(input, true)?),
+            OpCode::AddWatch => {
+                Request::AddWatch { path: input.string()?, mode: AddWatchMode::from_wire(input.i32()?)? }
+            }
+            OpCode::CloseSession => Request::CloseSession,
+        })
+    }
+
+    fn decode_set_watches(input: &mut Input<'a>, with_persistent: bool) -> Result<Box<SetWatches<'a>>, JuteError> {
+        Ok(Box::new(SetWatches {
+            relative_zxid: input.i64()?,
+            data: StringVector::decode(input)?,
+            exist: StringVector::decode(input)?,
+            child: StringVector::decode(input)?,
+            persistent: if with_persistent { StringVector::decode(input)? } else { StringVector::default() },
+            persistent_recursive: if with_persistent { StringVector::decode(input)? } else { StringVector::default() },
+        }))
+    }
+
+    /// Sub-operations up to the header that says done. All must be of the packet's kind: reads or writes.
+    fn decode_multi(input: &mut Input<'a>, reads: bool) -> Result<MultiOps<'a>, RequestError> {
+        let mut ops = MultiOps::new();
+        loop {
+            let (op, done) = (input.i32()?, input.bool()?);
+            input.i32()?;
+            if done {
+                return Ok(ops);
+            }
+            let sub = MultiOp::decode(op, input)?;
+            if matches!(sub, MultiOp::GetData { .. } | MultiOp::GetChildren { .. }) != reads {
+                return Err(JuteError::BadDiscriminant(op).into());
+            }
+            ops.push(sub);
+        }
+    }
+
+    /// The operation code that this request travels under.
+    pub fn op_code(&self) -> OpCode {
+        match self {
+            Request::Create(create) if create.with_stat => OpCode::Create2,
+            Request::Create(_) => OpCode::Create,
+            Request::Delete { .. } => OpCode::Delete,
+            Request::Exists { .. } => OpCode::Exists,
+            Request::GetData { .. } => OpCode::GetData,
+            Request::SetData { .. } => OpCode::SetData,
+            Request::GetAcl { .. } => OpCode::GetAcl,
+            Request::SetAcl { .. } => OpCode::SetAcl,
+            Request::GetChildren { with_stat: false, .. } => OpCode::GetChildren,
+            Request::GetChildren { with_stat: true, .. } => OpCode::GetChildren2,
+            Request::Sync { .. } => OpCode::Sync,
+            Request::Ping => OpCode::Ping,
+            Request::Multi(_) => OpCode::Multi,
+            Request::MultiRead(_) => OpCode::MultiRead,
+            Request::CheckWatches { .. } => OpCode::CheckWatches,
+            Request::RemoveWatches { .. } => OpCode::RemoveWatches,
+            Request::Auth { .. } => OpCode::Auth,
+            Request::SetWatches(_) => OpCode::SetWatches2,
+            Request::AddWatch { .. } => OpCode::AddWatch,
+            Request::CloseSession => OpCode::CloseSession,
+        }
+    }
+
+    /// Appends the whole frame. SetWatches always travels in its second form.
+    pub fn encode_frame(&self, xid: i32, buffer: &mut Vec<u8>) {
+        Output::new(buffer).framed(|out| {
+            out.i32(xid);
+            out.i32(self.op_code().wire());
+            self.encode(out);
+        });
+    }
+
+    fn encode(&self, out: &mut Output<'_>) {
+        match self {
+            Request::Create(create) => create.encode(out),
+            Request::Delete { path, version } => {
+                out.string(path);
+                out.i32(*version);
+            }
+            Request::Exists { path, watch }
+            | Request::GetData { path, watch }
+            | Request::GetChildren { path, watch, .. } => {
+                out.string(path);
+                out.bool(*watch);
+            }
+            Request::SetData { path, data, version } => {
+                out.string(path);
+                out.buffer(*data);
+                out.i32(*version);
+            }
+            Request::GetAcl { path } | Request::Sync { path } => out.string(path),
+            Request::SetAcl { path, acl, version } => {
+                out.string(path);
+                acl.encode(out);
+                out.i32(*version);
+            }
+            Request::Ping | Request::CloseSession => {}
+            Request::Multi(ops) | Request::MultiRead(ops) => Self::encode_multi(ops, out),
+            Request::CheckWatches { path, kind } | Request::RemoveWatches { path, kind } => {
+                out.string(path);
+                out.i32(*kind as i32);
+            }
+            Request::Auth { scheme, auth } => {
+                out.i32(0);
+                out.string(scheme);
+                out.buffer(Some(auth));
+            }
+            Request::SetWatches(watches) => {
+                out.i64(watches.relative_zxid);
+                for list in
+                    [watches.data, watches.exist, watches.child, watches.persistent, watches.persistent_recursive]
+                {
+                    out.len(list.count);
+                    out.raw(list.bytes);
+                }
+            }
+            Request::AddWatch { path, mode } => {
+                out.string(path);
+                out.i32(matches!(mode, AddWatchMode::PersistentRecursive) as i32);
+            }
+        }
+    }
+
+    fn encode_multi(ops: &MultiOps<'_>, out: &mut Output<'_>) {
+        for op in ops {
+            out.i32(op.op_code().wire());
+            out.bool(false);
+            out.i32(-1);
+            op.encode(out);
+        }
+        out.i32(-1);
+        out.bool(true);
+        out.i32(-1);
+    }
+}
+
+impl<'a> StringVector<'a> {
+    /// The strings in the form that `scratch` holds: what a client sends.
+    pub fn from_strings<'s>(strings: impl IntoIterator<Item = &'s str>, scratch: &'a mut Vec<u8>) -> StringVector<'a> {
+        scratch.clear();
+        let mut count = 0;
+        for string in strings {
+            Output::new(scratch).string(string);
+            count += 1;
+        }
+        StringVector { count, bytes: scratch }
+    }
+}
