@@ -10,7 +10,7 @@ use super::child_set::ChildSet;
 use super::node::{Body, Node, NodeStat};
 use crate::base::Zxid;
 use ahash::AHashMap;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 /// How to undo one change of one record.
@@ -99,18 +99,17 @@ pub struct NodeView<'a> {
     body: &'a Body,
     children: Option<&'a ChildSet>,
     /// Names whose presence differs from what `children` says now.
-    undone: HashMap<&'a str, bool>,
+    undone: BTreeMap<&'a str, bool>,
 }
 
 impl<'a> NodeView<'a> {
     fn of(node: &'a Node) -> Self {
-        // `HashMap::new` does not allocate.
         NodeView {
             stat: node.stat(),
             acl: node.acl,
             body: &node.body,
             children: node.children(),
-            undone: HashMap::new(),
+            undone: BTreeMap::new(),
         }
     }
 
