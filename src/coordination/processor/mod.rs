@@ -27,3 +27,8 @@ pub mod txn;
 pub use outstanding::Outstanding;
 pub use sequencer::{LocalRecords, Sequencer, SequencerConfig, SequencerOutputs, Target};
 pub use shard::{ConnectionState, Shard, ShardConfig, ShardOutputs};
+
+#[cfg(test)]
+mod test_server;
+#[cfg(test)]
+mod tests;

@@ -190,6 +190,12 @@ impl Sequencer {
         self.last
     }
 
+    /// Goes on after `zxid`, so that the end of an epoch can be reached within a test's life.
+    #[cfg(test)]
+    pub(super) fn skip_to(&mut self, zxid: Zxid) {
+        self.last = zxid;
+    }
+
     /// The last transaction handed to the shards.
     pub fn handed(&self) -> Zxid {
         self.handed

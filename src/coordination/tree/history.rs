@@ -37,6 +37,8 @@ struct Change {
 /// The changes above `floor`, per path and in order.
 #[derive(Debug, Default)]
 pub(super) struct History {
+    /// False when no read ever asks for the past: one shard, or replay.
+    keeping: bool,
     floor: Zxid,
     by_path: AHashMap<Rc<str>, VecDeque<Change>>,
     order: VecDeque<(Zxid, Rc<str>)>,
@@ -45,7 +47,14 @@ pub(super) struct History {
 impl History {
     /// True when a change at `zxid` must be kept.
     pub(super) fn wants(&self, zxid: Zxid) -> bool {
-        zxid > self.floor
+        self.keeping && zxid > self.floor
+    }
+
+    /// Keeps changes from now on, or forgets them all.
+    pub(super) fn set_keeping(&mut self, keeping: bool) {
+        self.keeping = keeping;
+        self.by_path.clear();
+        self.order.clear();
     }
 
     /// Keeps how to undo the change that `zxid` made to `path`.
@@ -78,7 +87,7 @@ impl History {
 
     /// `current`, the record of `path` now, as it was at `position`.
     pub(super) fn view<'a>(&'a self, path: &str, current: Option<&'a Node>, position: Zxid) -> Option<NodeView<'a>> {
-        debug_assert!(position >= self.floor, "a read at {position} below the floor {}", self.floor);
+        debug_assert!(!self.keeping || position >= self.floor, "a read at {position} below the floor {}", self.floor);
         let mut view = current.map(NodeView::of);
         if self.order.back().is_none_or(|(newest, _)| *newest <= position) {
             return view;

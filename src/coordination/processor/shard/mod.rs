@@ -134,6 +134,12 @@ impl Shard {
         }
     }
 
+    /// Replay is over: from now on other shards may ask for a position that is a little behind.
+    pub fn start_serving(&mut self) {
+        self.tree.keep_history(self.config.map.shards() > 1);
+        self.tree.set_floor(self.applied);
+    }
+
     /// Which one it is.
     pub fn id(&self) -> ShardId {
         self.config.id
