@@ -55,8 +55,8 @@ impl Reader {
         self.settings.warnings.push(format!("{}: {key}={}: {text}", setting.place, setting.value));
     }
 
-    /// Reports a key that must be there.
-    pub fn missing(&mut self, key: &str, expected: &str) {
+    /// Reports `key` if it is not there.
+    fn missing(&mut self, key: &str, expected: &str) {
         // An unusable value has its own problem.
         if self.get(key).is_none() {
             let place = Place::Missing { name: self.settings.file_name.clone() };
@@ -81,6 +81,12 @@ impl Reader {
 
     pub fn path(&mut self, key: &str) -> Option<PathBuf> {
         self.typed(key, "expected a directory", |value| (!value.is_empty()).then(|| PathBuf::from(value)))
+    }
+
+    /// The one key without a default.
+    pub fn data_dir(&mut self) -> PathBuf {
+        self.missing("dataDir", "not set; expected the directory for snapshots");
+        self.path("dataDir").unwrap_or_default()
     }
 
     pub fn flag(&mut self, key: &str, default: bool) -> bool {

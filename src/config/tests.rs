@@ -44,7 +44,8 @@ fn defaults_drift_from_zookeeper() {
     assert_eq!(config.four_letter_whitelist, "srvr");
 }
 
-/// The files that ship with ZooKeeper and its container image must start without a change.
+/// The sample that ships with ZooKeeper must start without a change. The container image's file has its client port in
+/// the server line; its `admin.enableServer=true` is the one line that must be changed.
 #[test]
 fn shipped_sample_refused() {
     let sample = "tickTime=2000\ninitLimit=10\nsyncLimit=5\ndataDir=/tmp/zookeeper\nclientPort=2181\n";

@@ -2,8 +2,6 @@
 //!
 //! A configuration with any problem is never handed out.
 
-use std::path::PathBuf;
-
 use super::known_keys::{self, Kind, OWN_PREFIX, Treatment};
 use super::problem::{ConfigError, Place, Problem};
 use super::reader::{FLAG_EXPECTED, Reader, parse_flag, parse_integer};
@@ -79,10 +77,7 @@ fn not_built(feature: &str, same_as: Option<&str>) -> String {
 /// Types the honoured keys.
 fn read_config(reader: &mut Reader) -> ServerConfig {
     reader.close_session_txn();
-    let data_dir = reader.path("dataDir").unwrap_or_else(|| {
-        reader.missing("dataDir", "not set; expected the directory for snapshots");
-        PathBuf::new()
-    });
+    let data_dir = reader.data_dir();
     let tick_max = i64::from(limits::TICK_TIME_MS_MAX);
     let tick_time_ms = reader.u32("tickTime", limits::TICK_TIME_MS_DEFAULT, 1..=tick_max);
     let defaults = ServerConfig::with_defaults(data_dir, tick_time_ms);

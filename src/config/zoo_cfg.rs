@@ -72,7 +72,7 @@ impl Settings {
     fn read_file(&mut self, bytes: &[u8]) -> Result<(), ConfigError> {
         if !bytes.is_ascii() {
             self.warnings.push(format!(
-                "{}: holds bytes above ASCII; a Java properties file is read as ISO 8859-1, write other characters as \\uXXXX",
+                "{}: holds bytes above ASCII; properties are read as ISO 8859-1, write other characters as \\uXXXX",
                 self.file_name
             ));
         }

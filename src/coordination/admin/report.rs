@@ -76,7 +76,7 @@ pub struct StatsReport {
 
 /// The version text: `3.9.5-ringkeeper-0.1.0, built on DATE`.
 ///
-/// The date is that of the environment variable `RINGKEEPER_BUILD_DATE` at compile time, so that builds are reproducible.
+/// The date is that of the environment variable `RINGKEEPER_BUILD_DATE` at compile time, so that builds can be repeated.
 pub fn version() -> String {
     let date = option_env!("RINGKEEPER_BUILD_DATE").unwrap_or("an unrecorded date");
     format!("{ZOOKEEPER_VERSION}-ringkeeper-{}, built on {date}", env!("CARGO_PKG_VERSION"))
