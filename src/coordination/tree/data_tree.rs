@@ -133,7 +133,13 @@ impl DataTree {
         self.ephemerals.get(&session).into_iter().flatten().map(|node_path| &**node_path).collect()
     }
 
-    /// Forgets how to undo changes up to `floor`; changes up to it are not kept at all. [`Zxid::MAX`] keeps nothing.
+    /// From now on keeps how to undo changes, or not: replay, and a server with one shard, never read in the past. Nothing is
+    /// kept at the start.
+    pub fn keep_history(&mut self, keeping: bool) {
+        self.history.set_keeping(keeping);
+    }
+
+    /// Forgets how to undo changes up to `floor`; changes up to it are not kept at all.
     pub fn set_floor(&mut self, floor: Zxid) {
         self.history.set_floor(floor);
     }
@@ -288,6 +294,7 @@ mod tests {
     #[test]
     fn view_undoes_every_kind_of_change() {
         let mut tree = tree();
+        tree.keep_history(true);
         tree.apply_create(Zxid(10), "/a", Some(b"one"), OPEN, &created(10));
         assert!(tree.apply_child(Zxid(11), "/a", "x", true, 1));
         assert!(tree.apply_set_data(
@@ -316,13 +323,14 @@ mod tests {
     #[test]
     fn floor_forgets_exactly_what_no_read_can_ask_for() {
         let mut tree = tree();
+        tree.keep_history(true);
         for zxid in 10..20 {
             tree.apply_create(Zxid(zxid), "/a", Some(&[zxid as u8]), OPEN, &created(zxid));
         }
         tree.set_floor(Zxid(14));
         assert_eq!(tree.history_len(), 5);
         assert_eq!(tree.view("/a", Zxid(14)).unwrap().data(), Some(&[14][..]));
-        tree.set_floor(Zxid::MAX);
+        tree.keep_history(false);
         tree.apply_delete(Zxid(20), "/a");
         assert_eq!(tree.history_len(), 0);
     }

@@ -10,7 +10,7 @@ use super::child_set::ChildSet;
 use super::node::{Body, Node, NodeStat};
 use crate::base::Zxid;
 use ahash::AHashMap;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 /// How to undo one change of one record.
@@ -37,6 +37,8 @@ struct Change {
 /// The changes above `floor`, per path and in order.
 #[derive(Debug, Default)]
 pub(super) struct History {
+    /// False when no read ever asks for the past: one shard, or replay.
+    keeping: bool,
     floor: Zxid,
     by_path: AHashMap<Rc<str>, VecDeque<Change>>,
     order: VecDeque<(Zxid, Rc<str>)>,
@@ -45,7 +47,14 @@ pub(super) struct History {
 impl History {
     /// True when a change at `zxid` must be kept.
     pub(super) fn wants(&self, zxid: Zxid) -> bool {
-        zxid > self.floor
+        self.keeping && zxid > self.floor
+    }
+
+    /// Keeps changes from now on, or forgets them all.
+    pub(super) fn set_keeping(&mut self, keeping: bool) {
+        self.keeping = keeping;
+        self.by_path.clear();
+        self.order.clear();
     }
 
     /// Keeps how to undo the change that `zxid` made to `path`.
@@ -78,7 +87,7 @@ impl History {
 
     /// `current`, the record of `path` now, as it was at `position`.
     pub(super) fn view<'a>(&'a self, path: &str, current: Option<&'a Node>, position: Zxid) -> Option<NodeView<'a>> {
-        debug_assert!(position >= self.floor, "a read at {position} below the floor {}", self.floor);
+        debug_assert!(!self.keeping || position >= self.floor, "a read at {position} below the floor {}", self.floor);
         let mut view = current.map(NodeView::of);
         if self.order.back().is_none_or(|(newest, _)| *newest <= position) {
             return view;
@@ -99,18 +108,17 @@ pub struct NodeView<'a> {
     body: &'a Body,
     children: Option<&'a ChildSet>,
     /// Names whose presence differs from what `children` says now.
-    undone: HashMap<&'a str, bool>,
+    undone: BTreeMap<&'a str, bool>,
 }
 
 impl<'a> NodeView<'a> {
     fn of(node: &'a Node) -> Self {
-        // `HashMap::new` does not allocate.
         NodeView {
             stat: node.stat(),
             acl: node.acl,
             body: &node.body,
             children: node.children(),
-            undone: HashMap::new(),
+            undone: BTreeMap::new(),
         }
     }
 
