@@ -23,7 +23,7 @@ impl Prng {
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn any(&mut self) -> u64 {
         self.rng.random()
     }
 
@@ -48,8 +48,8 @@ impl Prng {
     }
 
     /// One of `items`, which must not be empty.
-    pub fn choose<'a, T>(&mut self, items: &'a [T]) -> &'a T {
-        &items[self.below(items.len() as u64) as usize]
+    pub fn choose<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.below(items.len() as u64) as usize]
     }
 
     /// The index of one of `weights`, each as likely as its share of their sum, which must not be 0.
@@ -81,7 +81,7 @@ mod tests {
     /// Two streams of one seed must differ, and a seed must give the same stream for ever: a recorded seed is a bug report.
     #[test]
     fn streams_are_named_and_repeatable() {
-        let draw = |seed, name| Prng::stream(seed, name).next();
+        let draw = |seed, name| Prng::stream(seed, name).any();
         assert_eq!(draw(1, "network"), draw(1, "network"));
         assert_ne!(draw(1, "network"), draw(1, "disk"));
         assert_ne!(draw(1, "network"), draw(2, "network"));

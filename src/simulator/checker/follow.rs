@@ -54,7 +54,7 @@ pub(super) enum Parsed<'a> {
     /// Badly formed: MARSHALLINGERROR.
     Malformed { xid: i32 },
     /// A request.
-    Good { xid: i32, request: Request<'a> },
+    Good { xid: i32, request: Box<Request<'a>> },
 }
 
 pub(super) fn parse(connection: &ClientConnection, number: usize) -> Parsed<'_> {
@@ -65,7 +65,7 @@ pub(super) fn parse(connection: &ClientConnection, number: usize) -> Parsed<'_> 
     }
     let Ok(RequestHeader { xid, op }) = RequestHeader::decode(&mut input) else { return Parsed::Broken };
     match Request::decode(op, input.rest()) {
-        Ok(request) => Parsed::Good { xid, request },
+        Ok(request) => Parsed::Good { xid, request: Box::new(request) },
         Err(RequestError::Unimplemented(_)) => Parsed::Unknown { xid },
         Err(RequestError::Malformed(_)) => Parsed::Malformed { xid },
     }
@@ -81,7 +81,8 @@ pub(super) fn is_write(request: &Request<'_>) -> bool {
 pub(super) fn identities_at(connection: &ClientConnection, number: usize) -> Option<Vec<Id>> {
     let mut identities = access::initial_identities(connection.address);
     for earlier in 1..number {
-        if let Parsed::Good { request: Request::Auth { scheme, auth }, .. } = parse(connection, earlier)
+        if let Parsed::Good { request, .. } = parse(connection, earlier)
+            && let Request::Auth { scheme, auth } = *request
             && !access::authenticate(scheme, auth, &mut identities)
         {
             return None;
@@ -104,6 +105,9 @@ pub(super) struct Follower<'h> {
     opened: bool,
     /// Nothing more can come: the client's stream ended, or the server must have closed the connection.
     finished: bool,
+    /// What was missing when the stream of a connection ended that the server closed. A session that moves on takes what was
+    /// under way away from its old connection, as a broken connection would; anything else must be there.
+    cut_short: Option<Box<Finding>>,
 }
 
 type Check = Result<(), Box<Finding>>;
@@ -127,6 +131,7 @@ impl<'h> Follower<'h> {
             next_frame: 0,
             opened: false,
             finished: false,
+            cut_short: None,
         }
     }
 
@@ -146,9 +151,11 @@ impl<'h> Follower<'h> {
     /// The next frame must be `expected`.
     fn expect(&mut self, rule: &'static str, op: Option<OpCode>, expected: &[u8]) -> Check {
         let Some(frame) = self.connection.received.get(self.next_frame) else {
-            if self.complete {
-                return Err(self.finding(rule, describe_received(self.next_frame, expected), "nothing"));
+            let missing = self.finding(rule, describe_received(self.next_frame, expected), "nothing");
+            if self.complete && self.connection.closed.is_none() {
+                return Err(missing);
             }
+            self.cut_short = self.complete.then_some(missing);
             self.finished = true;
             return Ok(());
         };
@@ -188,6 +195,9 @@ impl<'h> Follower<'h> {
 
     /// A transaction is applied: its events, then the reply when it is this connection's.
     pub(super) fn on_txn(&mut self, commit: &Committed, events: &[ModelEvent], reply: Option<&ModelReply>) -> Check {
+        if matches!(commit.kind, CommittedKind::MoveSession { .. }) && commit.session == self.session {
+            self.cut_short = None;
+        }
         if !self.opened || self.finished {
             return Ok(());
         }
@@ -209,7 +219,10 @@ impl<'h> Follower<'h> {
             CommittedKind::MoveSession { .. } => commit.session == self.session && own.is_none(),
             _ => false,
         };
-        self.finished |= ended;
+        if ended {
+            self.take_auths()?;
+            self.finished = true;
+        }
         Ok(())
     }
 
@@ -251,7 +264,7 @@ impl<'h> Follower<'h> {
         let is_auth = |offset: &usize| {
             let (request, frame) = (self.next_request + offset, self.next_frame + offset);
             request < self.connection.sent.len()
-                && matches!(parse(self.connection, request), Parsed::Good { request: Request::Auth { .. }, .. })
+                && matches!(parse(self.connection, request), Parsed::Good { request, .. } if matches!(*request, Request::Auth { .. }))
                 && self
                     .connection
                     .received
@@ -262,11 +275,14 @@ impl<'h> Follower<'h> {
         (0..).take_while(is_auth).count()
     }
 
+    /// Takes the authentications whose replies are next: nothing comes any more that could tell their place.
+    fn take_auths(&mut self) -> Check {
+        (0..self.waiting_auths()).try_for_each(|_| self.take_auth())
+    }
+
     fn take_auth(&mut self) -> Check {
-        let Parsed::Good { xid, request: Request::Auth { scheme, auth } } = parse(self.connection, self.next_request)
-        else {
-            return Ok(());
-        };
+        let Parsed::Good { xid, request } = parse(self.connection, self.next_request) else { return Ok(()) };
+        let Request::Auth { scheme, auth } = *request else { return Ok(()) };
         if self.finished {
             return Ok(());
         }
@@ -316,16 +332,16 @@ impl<'h> Follower<'h> {
             return Ok(false);
         }
         let number = self.next_request;
-        if request.as_ref().is_some_and(is_write) {
+        if request.as_deref().is_some_and(is_write) {
             let asked = describe_sent(number, &self.connection.sent[number].body);
             let rule = "an answered write is committed once, at the zxid of its reply";
             return Err(self.finding(rule, format!("a transaction for {asked}"), self.describe_next()));
         }
-        if matches!(request, Some(Request::Auth { .. })) {
+        if matches!(request.as_deref(), Some(Request::Auth { .. })) {
             let rule = "an authentication is answered in its turn, with zxid 0";
             return Err(self.finding(rule, format!("the reply to request {number}"), self.describe_next()));
         }
-        self.check_real_time(number, position, request.as_ref(), time)?;
+        self.check_real_time(number, position, request.as_deref(), time)?;
         self.next_request += 1;
         match request {
             None => self.expect_reply(OpCode::Ping, xid, position, &ModelReply::error(ErrorCode::MarshallingError))?,
@@ -352,8 +368,8 @@ impl<'h> Follower<'h> {
     fn reply_is_at(&self, position: i64) -> Result<bool, Box<Finding>> {
         let rest = &self.connection.received[self.next_frame..];
         let is_catch_up = |h: &ReplyHeader| h.xid == xid::NOTIFICATION && h.zxid == -1;
-        let headers = rest.iter().filter_map(|frame| header(&frame.body));
-        let Some(reply) = headers.skip_while(is_catch_up).next() else { return Ok(false) };
+        let mut headers = rest.iter().filter_map(|frame| header(&frame.body));
+        let Some(reply) = headers.find(|header| !is_catch_up(header)) else { return Ok(false) };
         if reply.zxid > position {
             return Ok(false);
         }
@@ -425,8 +441,11 @@ impl<'h> Follower<'h> {
         if !self.opened {
             return self.never_attached(refusal_is_due);
         }
-        while !self.finished && self.waiting_auths() > 0 {
-            self.take_auth()?;
+        if let Some(missing) = self.cut_short.take() {
+            return Err(missing);
+        }
+        if !self.finished {
+            self.take_auths()?;
         }
         if self.next_frame < self.connection.received.len() {
             let rule = "nothing is sent that no transaction and no request asks for";

@@ -110,8 +110,12 @@ pub struct Committed {
 pub struct Dump {
     /// Every node.
     pub nodes: BTreeMap<String, ModelNode>,
+    /// The names of each node's children, as the node itself lists them, sorted.
+    pub children: BTreeMap<String, Vec<String>>,
     /// Every session with its timeout in milliseconds.
     pub sessions: BTreeMap<SessionId, u32>,
+    /// Whether every part of the server knows the same sessions.
+    pub sessions_agree: bool,
 }
 
 /// A life of the server: from its start to its crash, or to the end of the run.

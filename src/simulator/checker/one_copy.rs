@@ -86,7 +86,7 @@ impl World {
         let busy: Vec<usize> =
             (0..self.server.links.len()).filter(|key| !self.server.links[*key].inbox.is_empty()).collect();
         if !busy.is_empty() && self.schedule.percent(70) {
-            let key = *self.schedule.choose(&busy);
+            let key = self.schedule.choose(&busy);
             return self.serve(key);
         }
         let next = (0..self.clients.len()).min_by_key(|client| self.turn_at_us[*client]).expect("there are clients");
@@ -107,7 +107,13 @@ impl World {
         }
         self.history.ended = self.tick();
         let model = self.server.model.as_ref().expect("always there but while a write is applied");
-        let dump = Dump { nodes: model.nodes.clone(), sessions: model.sessions.clone() };
+        let children = |path: &String| model.children(path).into_iter().map(str::to_owned).collect();
+        let dump = Dump {
+            nodes: model.nodes.clone(),
+            children: model.nodes.keys().map(|path| (path.clone(), children(path))).collect(),
+            sessions: model.sessions.clone(),
+            sessions_agree: true,
+        };
         self.history.lives[0].final_dump = Some(dump);
     }
 
@@ -259,7 +265,7 @@ impl World {
             Parsed::Good { xid, request } => (xid, request),
         };
         let id = Some((key, number as u64));
-        if matches!(request, Request::CloseSession) {
+        if matches!(*request, Request::CloseSession) {
             let (zxid, reply) = self.commit(session, id, CommittedKind::CloseSession, |model, zxid| {
                 (model.close_session(zxid, session), ModelReply::default())
             });

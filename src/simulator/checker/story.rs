@@ -39,10 +39,11 @@ impl fmt::Display for Violation {
     }
 }
 
-const STEPS_MAX: usize = 20;
+const STEPS_BEFORE_MAX: usize = 20;
+const STEPS_AFTER_MAX: usize = 6;
 
-/// The last steps before `at`, on `connection` or anywhere.
-pub(super) fn steps_before(history: &History, at: Moment, connection: Option<ConnectionKey>) -> Vec<String> {
+/// The steps around `at`, on `connection` or anywhere.
+pub(super) fn steps_around(history: &History, at: Moment, connection: Option<ConnectionKey>) -> Vec<String> {
     let mut steps: Vec<(Moment, String)> = Vec::new();
     let wanted = |key: ConnectionKey| connection.is_none_or(|wanted| wanted == key);
     for (key, client) in history.connections.iter().enumerate().filter(|(key, _)| wanted(*key)) {
@@ -62,10 +63,10 @@ pub(super) fn steps_before(history: &History, at: Moment, connection: Option<Con
         steps.extend(life.crashed.map(|at| (at, format!("life {number} crashes"))));
         steps.extend(life.committed.iter().map(|commit| (commit.at, describe_commit(history, commit))));
     }
-    steps.retain(|(moment, _)| *moment <= at);
     steps.sort_by_key(|(moment, _)| *moment);
-    let first = steps.len().saturating_sub(STEPS_MAX);
-    steps.drain(first..).map(|(moment, text)| format!("{:>9} us  {text}", moment.time_us)).collect()
+    let after = steps.partition_point(|(moment, _)| *moment <= at);
+    let shown = after.saturating_sub(STEPS_BEFORE_MAX)..steps.len().min(after + STEPS_AFTER_MAX);
+    steps[shown].iter().map(|(moment, text)| format!("{:>9} us  {text}", moment.time_us)).collect()
 }
 
 fn describe_commit(history: &History, commit: &Committed) -> String {

@@ -10,7 +10,7 @@ use super::history::{
     ClientConnection, Committed, CommittedKind, ConnectionKey, Dump, History, Life, Moment, Received,
 };
 use super::model::{Actor, Model, ModelEvent, ModelReply};
-use super::story::{Violation, describe_sent, steps_before};
+use super::story::{Violation, describe_sent, steps_around};
 use crate::base::{SessionId, Zxid};
 use crate::protocol::jute::Input;
 use crate::protocol::zookeeper::{
@@ -57,15 +57,15 @@ pub fn verify(history: &History, promises: &Promises) -> Result<Verified, Box<Vi
         Ok(()) => Ok(count(history)),
         Err(finding) => {
             let Finding { rule, at, connection, expected, got } = *finding;
-            let steps = steps_before(history, at, connection);
+            let steps = steps_around(history, at, connection);
             Err(Box::new(Violation { seed: history.seed, rule, at, connection, expected, got, steps }))
         }
     }
 }
 
 fn count(history: &History) -> Verified {
-    let mut verified = Verified::default();
-    verified.transactions = history.lives.iter().map(|life| life.committed.len() as u64).sum();
+    let transactions = history.lives.iter().map(|life| life.committed.len() as u64).sum();
+    let mut verified = Verified { transactions, ..Verified::default() };
     for connection in &history.connections {
         verified.requests += connection.sent.len() as u64;
         let events = connection.received.iter().skip(1).filter(|frame| is_event(frame)).count() as u64;
@@ -143,9 +143,8 @@ impl<'h> Replay<'h> {
             self.live(number, life)?;
         }
         let Some(last) = self.history.lives.last() else { return Ok(()) };
-        match &last.final_dump {
-            Some(dump) => self.check_dump("the final state is the model's", self.history.ended, dump)?,
-            None => {}
+        if let Some(dump) = &last.final_dump {
+            self.check_dump("the final state is the model's", self.history.ended, dump)?;
         }
         self.check_overdue(last)
     }
@@ -333,7 +332,7 @@ impl<'h> Replay<'h> {
         };
         let connection = &self.history.connections[key];
         let request = match parse(connection, number as usize) {
-            Parsed::Good { request, .. } if is_write(&request) && !matches!(request, Request::CloseSession) => request,
+            Parsed::Good { request, .. } if is_write(&request) && !matches!(*request, Request::CloseSession) => request,
             _ => {
                 let got = describe_sent(number as usize, &connection.sent[number as usize].body);
                 return Err(finding(rule, commit.at, Some(key), "a write", got));
@@ -383,11 +382,15 @@ impl<'h> Replay<'h> {
             if found != Some(node) {
                 return differing(format!("{path}: {node:?}"), format!("{found:?}"));
             }
+            let (children, listed) = (self.model.children(path), dump.children.get(path));
+            if listed.is_none_or(|listed| *listed != children) {
+                return differing(format!("children of {path}: {children:?}"), format!("{listed:?}"));
+            }
         }
         if let Some((path, node)) = dump.nodes.iter().find(|(path, _)| !self.model.nodes.contains_key(*path)) {
             return differing(format!("no node {path}"), format!("{node:?}"));
         }
-        if dump.sessions != self.model.sessions {
+        if dump.sessions != self.model.sessions || !dump.sessions_agree {
             return differing(format!("{:?}", self.model.sessions), format!("{:?}", dump.sessions));
         }
         Ok(())

@@ -105,8 +105,10 @@ impl ModelWatches {
     }
 }
 
+/// Ancestors are the paths before each slash and the root; a watch on the empty path, the root's alias, never fires.
 fn is_at_or_below(path: &str, above: &str) -> bool {
-    path == above || above == "/" || path.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'))
+    let is_prefix = !above.is_empty() && path.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'));
+    path == above || above == "/" || is_prefix
 }
 
 #[cfg(test)]

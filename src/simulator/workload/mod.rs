@@ -168,7 +168,7 @@ impl Client {
     fn connect(&mut self, actions: &mut Vec<Action>) {
         let mut handshake = Vec::new();
         let timeout_ms = self.prng.between(self.habits.timeout_ms_min, self.habits.timeout_ms_max) as i32;
-        let timeout_ms = if self.prng.percent(5) { *self.prng.choose(&[0, -5, i32::MAX]) } else { timeout_ms };
+        let timeout_ms = if self.prng.percent(5) { self.prng.choose(&[0, -5, i32::MAX]) } else { timeout_ms };
         let wrong_password = self.session.is_some() && self.prng.percent(5);
         let mut password = self.session.map_or([0; PASSWORD_BYTES], |session| session.password);
         password[3] ^= wrong_password as u8;
@@ -180,7 +180,7 @@ impl Client {
             timeout_ms,
             session_id,
             password: &password,
-            read_only: *self.prng.choose(&[None, Some(false), Some(true)]),
+            read_only: self.prng.choose(&[None, Some(false), Some(true)]),
         }
         .encode_frame(&mut handshake);
         if self.prng.percent(1) {
@@ -212,7 +212,7 @@ impl Client {
         for _ in outstanding.min(depth)..depth {
             if self.prng.permille(self.habits.authenticate_permille) {
                 let last = if self.prng.percent(90) { 3 } else { operations::CREDENTIALS.len() };
-                let credentials = *self.prng.choose(&operations::CREDENTIALS[..last]);
+                let credentials = self.prng.choose(&operations::CREDENTIALS[..last]);
                 if !self.credentials.contains(&credentials) {
                     self.credentials.push(credentials);
                 }

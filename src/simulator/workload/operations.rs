@@ -34,7 +34,8 @@ const SEQUENTIAL: &[&str] = &["/a/s-", "/b/s-", "/a/x/", "/q-", "/c/n"];
 pub(super) const CREDENTIALS: &[&[u8]] = &[b"alice:a", b"bob:b", b"carol:c", b"super:admin"];
 
 fn path(prng: &mut Prng) -> &'static str {
-    if prng.percent(4) { *prng.choose(ODD_PATHS) } else { *prng.choose(PATHS) }
+    let paths = if prng.percent(4) { ODD_PATHS } else { PATHS };
+    paths[prng.below(paths.len() as u64) as usize]
 }
 
 fn version(prng: &mut Prng) -> i32 {
@@ -56,7 +57,7 @@ fn data(prng: &mut Prng) -> Option<Vec<u8>> {
 fn acl(prng: &mut Prng) -> Vec<Acl> {
     let entry = |perms, scheme: &str, id: String| Acl { perms, id: Id::new(scheme, id) };
     let anyone = |perms| entry(perms, "world", "anyone".into());
-    let user = |prng: &mut Prng, perms| entry(perms, "digest", digest_of(*prng.choose(&CREDENTIALS[..3])));
+    let user = |prng: &mut Prng, perms| entry(perms, "digest", digest_of(prng.choose(&CREDENTIALS[..3])));
     match prng.weighted(&[60, 8, 8, 8, 4, 4, 4, 4]) {
         0 => vec![Acl::open()],
         1 => vec![anyone(permission::ALL & !permission::WRITE)],
@@ -65,10 +66,9 @@ fn acl(prng: &mut Prng) -> Vec<Acl> {
         4 => vec![entry(permission::ALL, "ip", "10.0.0.0/30".into()), user(prng, permission::ADMIN)],
         5 => vec![entry(permission::READ | permission::ADMIN, "ip", "10.0.0.2".into()), user(prng, permission::WRITE)],
         6 => vec![],
-        _ => vec![
-            Acl::open(),
-            entry(permission::ALL, *prng.choose(&["super", "world", "digest", "ip"]), "nobody".into()),
-        ],
+        _ => {
+            vec![Acl::open(), entry(permission::ALL, prng.choose(&["super", "world", "digest", "ip"]), "nobody".into())]
+        }
     }
 }
 
@@ -77,8 +77,8 @@ fn create_target(prng: &mut Prng) -> (&'static str, CreateFlags) {
     match prng.weighted(&[50, 15, 15, 15, 3, 2]) {
         0 => (path(prng), CreateFlags::PERSISTENT),
         1 => (path(prng), CreateFlags::EPHEMERAL),
-        2 => (*prng.choose(SEQUENTIAL), CreateFlags::PERSISTENT_SEQUENTIAL),
-        3 => (*prng.choose(SEQUENTIAL), CreateFlags::EPHEMERAL_SEQUENTIAL),
+        2 => (prng.choose(SEQUENTIAL), CreateFlags::PERSISTENT_SEQUENTIAL),
+        3 => (prng.choose(SEQUENTIAL), CreateFlags::EPHEMERAL_SEQUENTIAL),
         4 => (path(prng), CreateFlags::PERSISTENT_SEQUENTIAL),
         _ => (path(prng), CreateFlags(7)),
     }
@@ -194,8 +194,8 @@ fn read(prng: &mut Prng, xid: i32, frame: &mut Vec<u8>) {
 
 fn watch_operation(prng: &mut Prng, xid: i32, frame: &mut Vec<u8>) {
     use WatcherType::*;
-    let kind = *prng.choose(&[Children, Data, Any, Persistent, PersistentRecursive]);
-    let mode = *prng.choose(&[AddWatchMode::Persistent, AddWatchMode::PersistentRecursive]);
+    let kind = prng.choose(&[Children, Data, Any, Persistent, PersistentRecursive]);
+    let mode = prng.choose(&[AddWatchMode::Persistent, AddWatchMode::PersistentRecursive]);
     let request = match prng.weighted(&[5, 3, 3]) {
         0 => Request::AddWatch { path: path(prng), mode },
         1 => Request::CheckWatches { path: path(prng), kind },
@@ -245,7 +245,7 @@ pub(super) fn unknown_frame(prng: &mut Prng, xid: i32) -> Vec<u8> {
     let mut frame = Vec::new();
     Output::new(&mut frame).framed(|out| {
         out.i32(xid);
-        out.i32(*prng.choose(&[0, 13, 20, 500, -7]));
+        out.i32(prng.choose(&[0, 13, 20, 500, -7]));
     });
     frame
 }
