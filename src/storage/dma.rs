@@ -67,7 +67,8 @@ impl File {
     /// Overwriting blocks that were written before needs no journal commit at the next sync; merely reserved ones do.
     async fn fill_with_zeros(&self, bytes: u64) -> Result<()> {
         let zeros = |bytes: u64| {
-            let mut zeros = allocate_dma_buffer_global((bytes.min(STREAM_BYTES as u64) as usize).next_multiple_of(BLOCK_BYTES));
+            let mut zeros =
+                allocate_dma_buffer_global((bytes.min(STREAM_BYTES as u64) as usize).next_multiple_of(BLOCK_BYTES));
             zeros.as_bytes_mut().fill(0);
             Rc::new(zeros)
         };

@@ -190,9 +190,9 @@ impl Shard {
         body: WriteBody,
         out: &mut ShardOutputs,
     ) {
-        let (boot, shard) = (self.config.boot, self.config.id);
+        let (boot, shard, since_us) = (self.config.boot, self.config.id, self.now_us);
         let Some(connection) = self.connections.get_mut(&number) else { return };
-        connection.unanswered.push_back(Unanswered { sequence, xid, expected });
+        connection.unanswered.push_back(Unanswered { sequence, xid, expected, since_us });
         out.to_sequencer.push(ToSequencer::Request(Box::new(WriteRequest {
             id: RequestId { connection: ConnectionId { boot, shard, number }, sequence },
             session: connection.session,
