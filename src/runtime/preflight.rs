@@ -188,7 +188,10 @@ fn try_direct_io(directory: &Path, warnings: &mut Vec<String>) -> Result<(), Pre
     let statfs = match rustix::fs::statfs(directory) {
         Ok(statfs) => statfs,
         Err(error) => {
-            return refuse(format_args!("cannot use the directory {where_}: {error}"), "Create it, or correct its path");
+            return refuse(
+                format_args!("cannot use the directory {where_}: {error}"),
+                "Create it, or correct its path",
+            );
         }
     };
     if statfs.f_type as u64 == TMPFS_MAGIC {
