@@ -1,1 +1,23 @@
-//! Not built yet.
+//! The transaction log and the snapshots: how they look on disk, and what a server may believe of what it finds there.
+//!
+//! Everything here is a pure core: bytes in, bytes and decisions out. Files, clocks and rings belong to the driver.
+//!
+//! Reading order: [`log_format`] (the bytes), [`log_writer`] (what is written when, and the driver's duties),
+//! [`log_chain`] and [`log_recovery`] (what a start may believe), then [`snapshot_format`] and [`snapshot_part`].
+
+pub mod log_format;
+pub mod log_writer;
+
+mod log_queue;
+
+pub mod log_chain;
+pub mod log_damage;
+pub mod log_inspect;
+pub mod log_recovery;
+
+#[cfg(test)]
+mod log_crash_tests;
+#[cfg(test)]
+mod log_hazard_tests;
+#[cfg(test)]
+mod log_test_disk;
