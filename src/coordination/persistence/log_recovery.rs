@@ -387,10 +387,13 @@ impl LogRecovery {
         if zxid <= last {
             return Err(DamageCause::OutOfOrder { last, zxid });
         }
+        // A record beyond the segment's own limit says nothing about the rest of the chain: it was cut off before.
+        if zxid > link.limit {
+            self.limit_reached = true;
+            return Ok(&[]);
+        }
         if self.options.discard_after.is_some_and(|discard_after| zxid > discard_after) {
             self.discard_reached = true;
-        }
-        if self.discard_reached || zxid > link.limit {
             self.limit_reached = true;
             return Ok(&[]);
         }

@@ -3,22 +3,21 @@
 //! Everything here is a pure core: bytes in, bytes and decisions out. Files, clocks and rings belong to the driver.
 //!
 //! Reading order: [`log_format`] (the bytes), [`log_writer`] (what is written when, and the driver's duties),
-//! [`log_chain`] and [`log_recovery`] (what a start may believe), then [`snapshot_format`] and [`snapshot_part`].
+//! [`log_chain`], [`log_recovery`] and [`log_damage`] (what a start may believe), then [`snapshot_format`] and
+//! [`snapshot_part`].
 
 pub mod log_format;
 pub mod log_writer;
 
-pub mod data_dir;
 mod log_queue;
-pub mod txn_log;
 
 pub mod log_chain;
 pub mod log_damage;
 pub mod log_inspect;
 pub mod log_recovery;
 
-//pub mod snapshot_format;
-//pub mod snapshot_part;
+pub mod snapshot_format;
+pub mod snapshot_part;
 
 #[cfg(test)]
 mod log_crash_tests;
@@ -26,3 +25,5 @@ mod log_crash_tests;
 mod log_hazard_tests;
 #[cfg(test)]
 mod log_test_disk;
+#[cfg(test)]
+mod snapshot_tests;
