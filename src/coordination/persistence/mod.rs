@@ -1,10 +1,10 @@
 //! The transaction log and the snapshots: how they look on disk, and what a server may believe of what it finds there.
 //!
-//! Everything here is a pure core: bytes in, bytes and decisions out. Files, clocks and rings belong to the driver.
+//! The formats and decisions are pure cores: bytes in, bytes and decisions out.
 //!
 //! Reading order: [`log_format`] (the bytes), [`log_writer`] (what is written when, and the driver's duties),
 //! [`log_chain`], [`log_recovery`] and [`log_damage`] (what a start may believe), then [`snapshot_format`] and
-//! [`snapshot_part`].
+//! [`snapshot_part`]. Then the drivers, which do the IO: [`data_dir`], [`txn_log`].
 
 pub mod log_format;
 pub mod log_writer;
@@ -18,6 +18,9 @@ pub mod log_recovery;
 
 pub mod snapshot_format;
 pub mod snapshot_part;
+
+pub mod data_dir;
+pub mod txn_log;
 
 #[cfg(test)]
 mod log_crash_tests;
