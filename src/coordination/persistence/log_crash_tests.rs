@@ -76,8 +76,12 @@ impl History {
             }
             Event::Purge => {
                 self.base = self.acknowledged;
-                let purged = self.writer.purge_below(Zxid(self.base + 1));
-                self.disk.recycle(&purged);
+                for life in self.writer.purge_below(Zxid(self.base + 1)) {
+                    // A crash between two removals must leave a log, too.
+                    self.disk.recycle(&[life]);
+                    let (recovered, _) = self.disk.recover(RecoveryOptions::new(Zxid(self.base), Life::NONE));
+                    assert!(!matches!(recovered.verdict, Verdict::Damage(_)), "{:?}", recovered.verdict);
+                }
             }
             Event::Crash { kept_sectors, flush_in_flight } => {
                 if flush_in_flight && let Some(plan) = self.writer.next_flush().unwrap() {
@@ -101,14 +105,20 @@ impl History {
         self.appended.push(zxid);
     }
 
-    /// Recovers twice, since recovery must not depend on being the first, checks, and goes on.
+    /// Recovers twice, since a restart may die before its first segment is ready, checks, and goes on.
     fn restart(&mut self, discard_after: Option<u64>) {
         let options = RecoveryOptions {
             discard_after: discard_after.map(Zxid),
             ..RecoveryOptions::new(Zxid(self.base), Life::NONE)
         };
         let (recovered, records) = self.disk.recover(options);
-        assert_eq!(self.disk.recover(options).0.verdict, recovered.verdict);
+        let mut interrupted = self.disk.clone();
+        interrupted.recycle(&recovered.recycle_now);
+        let (again, records_again) = interrupted.recover(options);
+        assert!(
+            again.resume(7).is_ok_and(|start| recovered.resume(7).is_ok_and(|first| first.keep_to == start.keep_to))
+        );
+        assert!(records_again == records, "a restart that is itself interrupted changes nothing");
         let end = match recovered.verdict {
             Verdict::Clean { end } | Verdict::TornTail { end, .. } => end.0,
             other => panic!("a crash is never damage: {other:?}"),

@@ -211,7 +211,7 @@ impl SegmentHeader {
 /// Whether a segment of this size can be written: blocks a power of two of at least 4096, and room for some of them.
 pub fn check_sizes(segment_bytes: u64, block_bytes: u32) -> Result<(), SegmentFault> {
     let block_fits = block_bytes.is_power_of_two() && (4096..=1 << 20).contains(&block_bytes);
-    let segment_fits = segment_bytes % u64::from(block_bytes.max(1)) == 0
+    let segment_fits = segment_bytes.is_multiple_of(u64::from(block_bytes))
         && segment_bytes >= 4 * u64::from(block_bytes)
         && segment_bytes <= 1 << 32;
     if block_fits && segment_fits { Ok(()) } else { Err(SegmentFault::Sizes) }
@@ -345,12 +345,12 @@ pub fn padded_block_bytes(payload_bytes: u64, block_bytes: u32) -> u64 {
 }
 
 /// The block at `offset` of a whole segment: its header and payload, both checked.
-pub fn read_block<'a>(
-    segment: &'a [u8],
+pub fn read_block(
+    segment: &[u8],
     life: Life,
     seed: BlockSeed,
     offset: u64,
-) -> Result<(BlockHeader, &'a [u8]), BlockFault> {
+) -> Result<(BlockHeader, &[u8]), BlockFault> {
     let bytes = usize::try_from(offset).ok().and_then(|start| segment.get(start..)).ok_or(BlockFault::SegmentEnd)?;
     let header = BlockHeader::decode(bytes, life, seed, offset)?;
     let payload =
