@@ -37,8 +37,9 @@ pub const SNAP_COUNT_DEFAULT: u32 = 100_000;
 pub const SNAP_COUNT_MIN: u32 = 2;
 /// `snapSizeLimitInKb`: log bytes between snapshots.
 pub const SNAP_SIZE_LIMIT_KIB_DEFAULT: u64 = 4 * 1_024 * 1_024;
-/// `preAllocSize`: log bytes made ready ahead of the writer.
-pub const PRE_ALLOC_SIZE_KIB_DEFAULT: u32 = 64 * 1_024;
+/// `preAllocSize`: log bytes made ready ahead of the writer. A quarter of ZooKeeper's default: here they are written over with
+/// zeros, and then recycled.
+pub const PRE_ALLOC_SIZE_KIB_DEFAULT: u32 = 16 * 1_024;
 /// Largest `preAllocSize`: 16 GiB; more is a unit mistake, since the key counts in KiB.
 pub const PRE_ALLOC_SIZE_KIB_MAX: u32 = 16 * 1_024 * 1_024;
 /// `autopurge.snapRetainCount`, which is also the least that ZooKeeper allows.

@@ -26,7 +26,7 @@ pub mod txn;
 
 pub use outstanding::Outstanding;
 pub use sequencer::{LocalRecords, Sequencer, SequencerConfig, SequencerOutputs, Target};
-pub use shard::{ConnectionState, Shard, ShardConfig, ShardOutputs};
+pub use shard::{ApplyError, ConnectionState, Shard, ShardConfig, ShardOutputs};
 
 #[cfg(test)]
 mod test_server;

@@ -206,6 +206,11 @@ impl Sequencer {
         self.queue.len()
     }
 
+    /// Memory of the requests waiting for validation.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
     /// Memory of requests and proposals that are not committed yet: what admission is bounded by.
     pub fn held_bytes(&self) -> usize {
         self.queued_bytes + self.proposed_bytes + self.open.len()

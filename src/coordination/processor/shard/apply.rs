@@ -214,10 +214,15 @@ impl Shard {
     }
 
     /// The connection whose oldest unanswered request this is (rule B5), with that request taken off.
-    fn take_unanswered(&mut self, request: RequestId) -> Option<(&mut Connection, i32, Expected)> {
+    fn take_unanswered(
+        &mut self,
+        request: RequestId,
+        out: &mut ShardOutputs,
+    ) -> Option<(&mut Connection, i32, Expected)> {
         let number = self.own_number(request.connection)?;
         let connection = self.connections.get_mut(&number)?;
         let unanswered = connection.unanswered.pop_front_if(|front| front.sequence == request.sequence)?;
+        out.latencies_us.push(self.now_us.saturating_sub(unanswered.since_us));
         if connection.unanswered.is_empty() && !connection.waiting.is_empty() {
             self.resumed.push(number);
         }
@@ -226,7 +231,7 @@ impl Shard {
 
     fn reply(&mut self, txn: &Txn<'_>, out: &mut ShardOutputs) -> Result<(), MalformedTxn> {
         let zxid = txn.header.zxid;
-        let Some((connection, xid, expected)) = self.take_unanswered(txn.header.request) else { return Ok(()) };
+        let Some((connection, xid, expected)) = self.take_unanswered(txn.header.request, out) else { return Ok(()) };
         connection.packets_sent += 1;
         match expected {
             Expected::Connect { read_only } => {
@@ -275,7 +280,7 @@ impl Shard {
 
     fn apply_mark(&mut self, mark: &Mark, out: &mut ShardOutputs) {
         let zxid = mark.after;
-        let Some((connection, xid, expected)) = self.take_unanswered(mark.request) else { return };
+        let Some((connection, xid, expected)) = self.take_unanswered(mark.request, out) else { return };
         let number = connection.number;
         match (mark.answer, expected) {
             (MarkAnswer::Synced, Expected::Sync { path }) => {

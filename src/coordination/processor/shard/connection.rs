@@ -53,6 +53,8 @@ pub(super) struct Unanswered {
     pub sequence: u64,
     pub xid: i32,
     pub expected: Expected,
+    /// When it took its turn.
+    pub since_us: u64,
 }
 
 /// State of a connection.

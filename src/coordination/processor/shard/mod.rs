@@ -73,6 +73,15 @@ pub struct ShardOutputs {
     pub to_peers: Vec<(ShardId, PeerMessage)>,
     /// Connections that have bytes to send or are finished.
     pub dirty: Vec<u64>,
+    /// How long requests that needed agreement took, from their turn to their reply.
+    pub latencies_us: Vec<u64>,
+}
+
+impl ShardOutputs {
+    /// True when nothing waits for the sequencer or for another shard.
+    pub fn is_quiet(&self) -> bool {
+        self.to_sequencer.is_empty() && self.to_peers.is_empty()
+    }
 }
 
 /// One shard.
@@ -100,6 +109,8 @@ pub struct Shard {
     /// Connections that may go on since the current batch answered them.
     resumed: Vec<u64>,
     fired: Vec<Fired>,
+    /// The driver's clock, for latencies.
+    now_us: u64,
 }
 
 impl Shard {
@@ -131,6 +142,7 @@ impl Shard {
             stalled: BTreeSet::new(),
             resumed: Vec::new(),
             fired: Vec::new(),
+            now_us: 0,
         }
     }
 
@@ -138,6 +150,11 @@ impl Shard {
     pub fn start_serving(&mut self) {
         self.tree.keep_history(self.config.map.shards() > 1);
         self.tree.set_floor(self.applied);
+    }
+
+    /// The time of what comes next (monotonic). Latencies rest on it, nothing else.
+    pub fn set_clock_us(&mut self, now_us: u64) {
+        self.now_us = now_us;
     }
 
     /// Which one it is.

@@ -9,7 +9,7 @@ use crate::coordination::watch::WatchKind;
 use crate::protocol::jute::Input;
 use crate::protocol::zookeeper::{
     AddWatchMode, ConnectRequest, ConnectResponse, ErrorCode, FrameError, FrameReader, Reply, ReplyHeader, Request,
-    RequestError, RequestHeader, WatcherType,
+    RequestError, RequestHeader, WatcherType, xid as special_xid,
 };
 use bytes::Bytes;
 
@@ -190,9 +190,9 @@ impl Shard {
         body: WriteBody,
         out: &mut ShardOutputs,
     ) {
-        let (boot, shard) = (self.config.boot, self.config.id);
+        let (boot, shard, since_us) = (self.config.boot, self.config.id, self.now_us);
         let Some(connection) = self.connections.get_mut(&number) else { return };
-        connection.unanswered.push_back(Unanswered { sequence, xid, expected });
+        connection.unanswered.push_back(Unanswered { sequence, xid, expected, since_us });
         out.to_sequencer.push(ToSequencer::Request(Box::new(WriteRequest {
             id: RequestId { connection: ConnectionId { boot, shard, number }, sequence },
             session: connection.session,
@@ -205,6 +205,10 @@ impl Shard {
     /// Executes a request that needs no agreement, at the position `applied`.
     fn execute(&mut self, number: u64, xid: i32, request: &Request<'_>, out: &mut ShardOutputs) {
         match request {
+            // Of the reads, only exists looks for it.
+            Request::Exists { path, .. } if path.contains('\0') => {
+                self.reply_error(number, xid, self.applied.wire(), ErrorCode::BadArguments, out);
+            }
             Request::Exists { path, watch } => self.read(number, xid, ReadKind::Exists, path, *watch, out),
             Request::GetData { path, watch } => self.read(number, xid, ReadKind::Data, path, *watch, out),
             Request::GetChildren { path, watch, with_stat } => {
@@ -214,7 +218,7 @@ impl Shard {
             Request::GetAcl { path } => self.read(number, xid, ReadKind::Acl, path, false, out),
             Request::MultiRead(ops) => self.multi_read(number, xid, ops, out),
             Request::SetWatches(watches) => self.set_watches(number, xid, watches, out),
-            Request::Ping => self.reply_local(number, xid, &Reply::Empty, out),
+            Request::Ping => self.reply_local(number, special_xid::PING, &Reply::Empty, out),
             Request::AddWatch { path, mode } => {
                 let kind = match mode {
                     AddWatchMode::Persistent => WatchKind::Persistent,
