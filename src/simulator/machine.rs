@@ -28,7 +28,7 @@ pub(super) struct Delays {
 impl Delays {
     /// Upper bounds of every draw: what the checker may rely on.
     pub(super) const NETWORK_MAX: u64 = 5_000;
-    const CHANNEL_MAX: u64 = 5_000;
+    pub(super) const CHANNEL_MAX: u64 = 5_000;
     const FLUSH_MAX: u64 = 10_000;
     const FLOOR_MAX: u64 = 20_000;
 

@@ -145,9 +145,12 @@ impl Network {
         machine.agenda.push(wire.up_last_us, Event::ToServer(key));
     }
 
-    /// The next piece for the server; its number and which end of the server it is for.
-    pub(super) fn next_up(&mut self, key: usize) -> Option<(Upward, Option<ConnectionId>)> {
+    /// The next piece for the server of this life, and which end of the server it is for.
+    pub(super) fn next_up(&mut self, key: usize, life: usize) -> Option<(Upward, Option<ConnectionId>)> {
         let wire = &mut self.wires[key];
+        if wire.life != life {
+            return None;
+        }
         Some((wire.up.pop_front()?, wire.server_end))
     }
 

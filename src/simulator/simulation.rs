@@ -82,7 +82,7 @@ fn promises() -> Promises {
     Promises {
         session_timeout_ms_min: SESSION_TIMEOUT_MS.0,
         session_timeout_ms_max: SESSION_TIMEOUT_MS.1,
-        touch_delay_us_max: SHARD_TICK_US_MAX + 3 * Delays::NETWORK_MAX + 20_000,
+        touch_delay_us_max: SHARD_TICK_US_MAX + Delays::CHANNEL_MAX,
         expiry_delay_us_max: 3_000_000 + u64::from(TICK_MS) * 2000,
     }
 }
@@ -252,7 +252,7 @@ impl Simulation {
     }
 
     fn to_server(&mut self, key: usize) {
-        let Some((piece, end)) = self.network.next_up(key) else { return };
+        let Some((piece, end)) = self.network.next_up(key, self.machine.life) else { return };
         let Some(server) = &mut self.server else { return };
         match (piece, end) {
             (Upward::Open, _) => {
@@ -355,7 +355,9 @@ impl Simulation {
             Fault::Stall { shard, for_us } => {
                 if let Some(server) = &mut self.server {
                     let shard = (shard % server.shards_len() as u64) as usize;
-                    server.stall(shard, self.machine.now_us + for_us);
+                    let until_us = self.machine.now_us + for_us;
+                    server.stall(shard, until_us);
+                    self.network.history.stalls.push((self.machine.now_us, until_us));
                 }
             }
             Fault::SlowDisk { for_us } => self.machine.slow_disk_until_us = self.machine.now_us + for_us,

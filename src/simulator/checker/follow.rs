@@ -205,6 +205,8 @@ impl<'h> Follower<'h> {
         self.auths_before(commit, own.is_some())?;
         for event in events {
             if self.watches.fire(event, &self.identities) {
+                // The event is behind the replies of authentications: they came before it.
+                self.take_auths()?;
                 self.expect_event(Some(commit.zxid), event.kind, &event.path)?;
             }
             if self.finished {
@@ -395,7 +397,7 @@ impl<'h> Follower<'h> {
         Err(self.finding(rule, format!("request {number} at {least:#x} or later"), self.describe_next()))
     }
 
-    fn execute(&mut self, xid: i32, position: i64, request: &Request<'_>, model: &Model) -> Check {
+    fn execute(&mut self, asked_xid: i32, position: i64, request: &Request<'_>, model: &Model) -> Check {
         let done = |result: Result<(), ErrorCode>| result.map_or_else(ModelReply::error, |()| ModelReply::default());
         let reply = match request {
             Request::CheckWatches { path, kind } => done(self.watches.check(path, *kind)),
@@ -415,6 +417,8 @@ impl<'h> Follower<'h> {
                 reads::read(model, &self.identities, other).expect("every other request is a read")
             }
         };
+        // Pings are answered under their own xid, whatever they carried.
+        let xid = if matches!(request, Request::Ping) { xid::PING } else { asked_xid };
         self.expect_reply(request.op_code(), xid, position, &reply)
     }
 
@@ -423,7 +427,7 @@ impl<'h> Follower<'h> {
         let allowed =
             |path: &str| model.node(path).map(|node| access::allows(&node.acl, permission::READ, &self.identities));
         match request {
-            Request::Exists { path, watch: true } if allowed(path) != Some(false) => {
+            Request::Exists { path, watch: true } if allowed(path) != Some(false) && !path.contains('\0') => {
                 self.watches.data.insert((*path).to_owned());
             }
             Request::GetData { path, watch: true } if allowed(path) == Some(true) => {
@@ -472,7 +476,7 @@ impl<'h> Follower<'h> {
         let gone = normal::session_gone(&self.connection.sent[0].body);
         match (self.connection.received.len(), self.connection.closed) {
             (0, None) => Err(self.finding(rule, "an answer", "nothing")),
-            (0, Some((_, ClosedBy::Server))) if !normal::may_close_silently(self.connection) => {
+            (0, Some((_, ClosedBy::Server))) if self.complete && !normal::may_close_silently(self.connection) => {
                 Err(self.finding(rule, "an answer", "closed by the server"))
             }
             (0, Some(_)) => Ok(()),

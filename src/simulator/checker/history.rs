@@ -147,6 +147,8 @@ pub struct History {
     pub connections: Vec<ClientConnection>,
     /// Every life of the server, in order.
     pub lives: Vec<Life>,
+    /// From when to when, in microseconds, a part of the server did not turn: what it had to tell was late.
+    pub stalls: Vec<(u64, u64)>,
     /// When the run ended. Connections that are still open have received everything by then.
     pub ended: Moment,
 }

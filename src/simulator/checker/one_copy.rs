@@ -13,7 +13,7 @@ use super::watches::ModelWatches;
 use crate::base::{SessionId, Zxid};
 use crate::protocol::jute::Output;
 use crate::protocol::zookeeper::{
-    ConnectRequest, ConnectResponse, ErrorCode, Id, PASSWORD_BYTES, ReplyHeader, Request, WatcherEvent, permission,
+    ConnectRequest, ConnectResponse, ErrorCode, Id, PASSWORD_BYTES, ReplyHeader, Request, WatcherEvent, permission, xid,
 };
 use crate::simulator::prng::Prng;
 use crate::simulator::workload::{Action, Client, Habits};
@@ -286,7 +286,7 @@ impl World {
         }
     }
 
-    fn read(&mut self, key: usize, xid: i32, position: i64, request: &Request<'_>) {
+    fn read(&mut self, key: usize, asked_xid: i32, position: i64, request: &Request<'_>) {
         let model = self.server.model.as_ref().expect("always there but while a write is applied");
         let link = &mut self.server.links[key];
         let done = |result: Result<(), ErrorCode>| result.map_or_else(ModelReply::error, |()| ModelReply::default());
@@ -294,7 +294,7 @@ impl World {
             Request::Auth { scheme, auth } => {
                 let proved = access::authenticate(scheme, auth, &mut link.identities);
                 let reply = if proved { ModelReply::default() } else { ModelReply::error(ErrorCode::AuthFailed) };
-                self.reply(key, xid, 0, &reply);
+                self.reply(key, asked_xid, 0, &reply);
                 if !proved {
                     self.close(key, ClosedBy::Server);
                 }
@@ -320,7 +320,7 @@ impl World {
                     |path: &str| model.node(path).map(|node| access::allows(&node.acl, permission::READ, identities));
                 let (data, child) = (&mut link.watches.data, &mut link.watches.child);
                 match other {
-                    Request::Exists { path, watch: true } if readable(path) != Some(false) => {
+                    Request::Exists { path, watch: true } if readable(path) != Some(false) && !path.contains('\0') => {
                         data.insert((*path).to_owned());
                     }
                     Request::GetData { path, watch: true } if readable(path) == Some(true) => {
@@ -334,6 +334,7 @@ impl World {
                 reads::read(model, identities, other).expect("every other request is a read")
             }
         };
+        let xid = if matches!(request, Request::Ping) { xid::PING } else { asked_xid };
         self.reply(key, xid, position, &reply);
     }
 

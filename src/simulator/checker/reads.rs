@@ -9,6 +9,8 @@ use crate::protocol::zookeeper::{ErrorCode, Id, MultiOp, MultiResult, Reply, Req
 /// Children stand in order of their names here; a server may answer in any order.
 pub fn read(model: &Model, identities: &[Id], request: &Request<'_>) -> Option<ModelReply> {
     let result = match request {
+        // Of the reads, only exists looks for it.
+        Request::Exists { path, .. } if path.contains('\0') => Err(ErrorCode::BadArguments),
         Request::Exists { path, .. } => {
             require(model, path, permission::READ, identities).map(|_| ModelReply::ok(&Reply::Stat(model.stat(path))))
         }

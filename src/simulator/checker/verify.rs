@@ -305,15 +305,17 @@ impl<'h> Replay<'h> {
         Ok((self.model.close_session(commit.zxid, commit.session), Some(ModelReply::default())))
     }
 
-    /// Not before the timeout after the last request that was surely heard; what was heard of lately may be under way.
+    /// Not before the timeout after the last request that was surely heard: its reply had arrived, and there was time for the
+    /// news to reach whoever expires sessions.
     fn check_expiry(&self, commit: &Committed, known: &Known) -> Check {
         let decided_us = ((commit.time_ms - self.history.wall_clock_start_ms + 1) * 1000) as u64;
         let connection = &self.history.connections[known.connection];
-        let events = connection.received.iter().skip(1).filter(|frame| is_event(frame)).count();
-        let heard = &connection.sent[..(connection.received.len() - events).min(connection.sent.len())];
-        let registered = heard.iter().map(|sent| sent.at.time_us);
-        let registered = registered.filter(|at_us| at_us + self.promises.touch_delay_us_max <= decided_us);
-        match registered.max() {
+        let replies = connection.received.iter().enumerate().filter(|(number, frame)| *number == 0 || !is_event(frame));
+        let heard = connection.sent.iter().zip(replies).filter(|(_, (_, reply))| {
+            let told_us = reply.at.time_us + self.promises.touch_delay_us_max;
+            told_us + self.stalled_us(reply.at.time_us, decided_us) <= decided_us
+        });
+        match heard.map(|(sent, _)| sent.at.time_us).max() {
             Some(at_us) if at_us + u64::from(known.timeout_ms) * 1000 > decided_us => Err(finding(
                 "a session does not expire before its timeout",
                 commit.at,
@@ -325,21 +327,16 @@ impl<'h> Replay<'h> {
         }
     }
 
+    /// For how long a part of the server did not turn between two times.
+    fn stalled_us(&self, from_us: u64, until_us: u64) -> u64 {
+        let within = |(start, end): &(u64, u64)| (*end).min(until_us).saturating_sub((*start).max(from_us));
+        self.history.stalls.iter().map(within).sum()
+    }
+
     fn operation(&mut self, commit: &Committed) -> Result<(Vec<ModelEvent>, Option<ModelReply>), Box<Finding>> {
         let rule = "an operation is committed as its client asked for it";
         let Some((key, number)) = commit.request.filter(|(_, number)| *number > 0) else {
             return Err(finding(rule, commit.at, None, "a request", format!("{:?}", commit.request)));
-        };
-        let connection = &self.history.connections[key];
-        let request = match parse(connection, number as usize) {
-            Parsed::Good { request, .. } if is_write(&request) && !matches!(*request, Request::CloseSession) => request,
-            _ => {
-                let got = describe_sent(number as usize, &connection.sent[number as usize].body);
-                return Err(finding(rule, commit.at, Some(key), "a write", got));
-            }
-        };
-        let Some(identities) = identities_at(connection, number as usize) else {
-            return Err(finding(rule, commit.at, Some(key), "closed after a failed authentication", "a write"));
         };
         match self.sessions.get(&commit.session) {
             None if self.closed.contains_key(&commit.session) => {
@@ -352,6 +349,17 @@ impl<'h> Replay<'h> {
                 return Err(finding(rule, commit.at, Some(key), expected, format!("session {}", commit.session)));
             }
         }
+        let connection = &self.history.connections[key];
+        let request = match parse(connection, number as usize) {
+            Parsed::Good { request, .. } if is_write(&request) && !matches!(*request, Request::CloseSession) => request,
+            _ => {
+                let got = describe_sent(number as usize, &connection.sent[number as usize].body);
+                return Err(finding(rule, commit.at, Some(key), "a write", got));
+            }
+        };
+        let Some(identities) = identities_at(connection, number as usize) else {
+            return Err(finding(rule, commit.at, Some(key), "closed after a failed authentication", "a write"));
+        };
         let actor = Actor { session: commit.session, identities: &identities };
         let outcome = self.model.apply_write(commit.zxid, commit.time_ms, actor, &request);
         Ok((outcome.events, Some(outcome.reply)))

@@ -24,6 +24,7 @@ const ODD_PATHS: &[&str] = &[
     "/zookeeper/config",
     "/zookeeper/quota",
     "/a\u{1}",
+    "/b\0",
     "/nowhere/x",
 ];
 
