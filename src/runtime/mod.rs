@@ -1,1 +1,31 @@
-//! Not built yet.
+//! Executors, the mesh between them, sockets and time. Together with [`crate::storage`] the only code that names glommio.
+//!
+//! Contract: everything else of this crate runs as tasks on one of the shards started here and reaches the machine through
+//! the types below. The hazards of the executor library are contained in this module, so that no caller has to know them:
+//!
+//! - an executor with latency-sensitive queues can sleep for ever: [`queues`] creates only `Latency::NotImportant` ones, and
+//!   [`watchdog`] checks that every shard still turns;
+//! - a full channel between two shards that answer each other dead-locks: in [`mesh`] nobody waits in a send;
+//! - the CPUs of the machine are not the CPUs we may use, and an executor that fails to start is otherwise lost in silence:
+//!   [`shards`] takes the affinity mask and starts all of them or none;
+//! - a socket must not stay borrowed across an await: [`socket`] borrows only while polling;
+//! - an accept loop without descriptors spins: [`listener`] counts connections and backs off;
+//! - too little locked memory, no io_uring, no direct IO: [`preflight`] says what to do before anything starts.
+
+pub mod clock;
+pub mod listener;
+pub mod mesh;
+pub mod notify;
+pub mod preflight;
+pub mod queues;
+pub mod shards;
+pub mod socket;
+pub mod watchdog;
+
+pub use listener::{Accepted, BoundListener, ConnectionLimit, ConnectionPermit, Listener, bind_listeners};
+pub use mesh::{Mesh, MeshEnd};
+pub use notify::{LocalNotify, StopSignal};
+pub use queues::{Queue, TaskHandle, TimedOut, need_preempt, sleep, spawn, timeout, yield_if_needed};
+pub use shards::{RuntimeError, ShardContext, ShardResult, ShardsConfig, ShardsHandle, run_shards};
+pub use socket::Socket;
+pub use watchdog::{TurnCounter, Watchdog, WatchdogConfig};

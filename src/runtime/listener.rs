@@ -1,0 +1,238 @@
+//! Listening sockets: one a shard on a common address, a limit on connections, and an accept loop that survives running out
+//! of descriptors.
+//!
+//! The kernel spreads connections over sockets that share an address with `SO_REUSEPORT`. Taken alone that option is
+//! dangerous: a second server of the same user would silently share the port and get half the clients. So the first socket
+//! binds and listens **without** it, which fails if anybody else listens there, and only then permits the
+//! others to join. There is no moment in which two servers could both succeed.
+
+use super::notify::LocalNotify;
+use super::queues::{sleep, yield_if_needed};
+use super::socket::Socket;
+use glommio::io::{PollState, PollableFd};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+/// Connections the kernel completes before they are accepted.
+const BACKLOG: i32 = 1024;
+/// First pause when descriptors or connection permits have run out; doubled up to [`BACKOFF_MAX`].
+const BACKOFF_MIN: Duration = Duration::from_millis(1);
+/// Longest pause of the accept loop.
+const BACKOFF_MAX: Duration = Duration::from_millis(128);
+
+/// A listening socket that no shard owns yet.
+#[derive(Debug)]
+pub struct BoundListener {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl BoundListener {
+    /// The address, with the port the kernel chose if 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// `shards` listening sockets on `address`, one for each shard. Port 0 lets the kernel choose one port for all.
+///
+/// The error says which address was wanted; `AddrInUse` when another socket listens there, whoever owns it.
+pub fn bind_listeners(address: SocketAddr, shards: usize) -> io::Result<Vec<BoundListener>> {
+    let explain = |error: io::Error| {
+        let text = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                format!("cannot listen on {address}: address in use; another server is running there, stop it or choose another port")
+            }
+            io::ErrorKind::PermissionDenied => {
+                format!("cannot listen on {address}: {error}; ports below 1024 need CAP_NET_BIND_SERVICE")
+            }
+            io::ErrorKind::AddrNotAvailable => format!("cannot listen on {address}: no interface of this machine has that address"),
+            _ => format!("cannot listen on {address}: {error}"),
+        };
+        io::Error::new(error.kind(), text)
+    };
+    let first = listen(address, false).map_err(explain)?;
+    sockopt::set_socket_reuseport(&first.listener, true).map_err(|errno| explain(errno.into()))?;
+    let chosen = first.address;
+    let mut listeners = vec![first];
+    while listeners.len() < shards {
+        listeners.push(listen(chosen, true).map_err(explain)?);
+    }
+    Ok(listeners)
+}
+
+fn listen(address: SocketAddr, shared: bool) -> io::Result<BoundListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket: OwnedFd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    // Connections of an earlier life that linger in TIME_WAIT must not keep the server from starting.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if shared {
+        sockopt::set_socket_reuseport(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr()?;
+    Ok(BoundListener { listener, address })
+}
+
+/// How many connections this process holds at once, over all shards and ports. Clones share the count.
+#[derive(Clone, Debug)]
+pub struct ConnectionLimit {
+    open: Arc<AtomicUsize>,
+    connections_max: usize,
+}
+
+impl ConnectionLimit {
+    /// At most `connections_max` connections; keep it below the open-file limit (see [`super::preflight::Report`]).
+    pub fn new(connections_max: usize) -> ConnectionLimit {
+        ConnectionLimit { open: Arc::new(AtomicUsize::new(0)), connections_max }
+    }
+
+    /// Connections that hold a permit now.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// A permit, unless all are taken.
+    pub fn try_acquire(&self) -> Option<ConnectionPermit> {
+        let more = |open| (open < self.connections_max).then_some(open + 1);
+        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(ConnectionPermit { open: self.open.clone() })
+    }
+}
+
+/// The right to hold one connection. Dropping it gives it back, so it must live as long as the socket.
+#[derive(Debug)]
+pub struct ConnectionPermit {
+    open: Arc<AtomicUsize>,
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A new connection.
+pub struct Accepted {
+    /// The connection.
+    pub socket: Socket,
+    /// Its place in the [`ConnectionLimit`].
+    pub permit: ConnectionPermit,
+}
+
+/// A shard's listening socket.
+pub struct Listener {
+    socket: PollableFd<TcpListener>,
+    address: SocketAddr,
+    limit: ConnectionLimit,
+    stopped: Cell<bool>,
+    stop: LocalNotify,
+}
+
+impl Listener {
+    /// Takes a bound socket into the shard this runs on.
+    pub fn new(bound: BoundListener, limit: ConnectionLimit) -> io::Result<Listener> {
+        let socket = PollableFd::new(bound.listener).map_err(io::Error::from)?;
+        Ok(Listener { socket, address: bound.address, limit, stopped: Cell::new(false), stop: LocalNotify::new() })
+    }
+
+    /// The address clients connect to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Makes the waiting and all later [`Listener::accept`] return `None`.
+    pub fn stop(&self) {
+        self.stopped.set(true);
+        self.stop.notify();
+    }
+
+    /// The next connection; `None` after [`Listener::stop`]. One task accepts.
+    ///
+    /// Waits while the connection limit is reached (clients then wait in the backlog) and, with growing pauses, while the
+    /// system is out of descriptors or memory. An error means that this listener will not work again.
+    pub async fn accept(&self) -> io::Result<Option<Accepted>> {
+        let mut pause = BACKOFF_MIN;
+        // A stream of new connections must not keep the shard from its old ones.
+        yield_if_needed().await;
+        while !self.stopped.get() {
+            let Some(permit) = self.limit.try_acquire() else {
+                self.back_off(&mut pause).await;
+                continue;
+            };
+            match rustix::net::accept_with(self.socket.get_ref(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(connection) => match Socket::from_accepted(TcpStream::from(connection)) {
+                    Ok(socket) => return Ok(Some(Accepted { socket, permit })),
+                    Err(error) => tracing::debug!("a connection ended before it was accepted: {error}"),
+                },
+                Err(Errno::AGAIN) => {
+                    drop(permit);
+                    self.readable().await?;
+                }
+                Err(errno) => match response_to(errno) {
+                    Response::Retry => {}
+                    Response::BackOff => {
+                        tracing::warn!(
+                            "cannot accept on {}: {errno}; clients wait. Raise the open-file limit or lower maxCnxns",
+                            self.address
+                        );
+                        drop(permit);
+                        self.back_off(&mut pause).await;
+                    }
+                    Response::GiveUp => return Err(errno.into()),
+                },
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until a connection may be there, or until stopped.
+    async fn readable(&self) -> io::Result<()> {
+        let mut state = PollState::new();
+        let mut stop = std::pin::pin!(self.stop.notified());
+        poll_fn(|cx| {
+            use std::future::Future;
+            if stop.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            self.socket.poll_readable(cx, &mut state).map_err(io::Error::from)
+        })
+        .await
+    }
+
+    async fn back_off(&self, pause: &mut Duration) {
+        sleep(*pause).await;
+        *pause = (*pause * 2).min(BACKOFF_MAX);
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Response {
+    /// The connection died while it waited; the next one may be fine.
+    Retry,
+    /// The system is short of something that comes back.
+    BackOff,
+    /// The listening socket itself is broken.
+    GiveUp,
+}
+
+/// accept(2): besides `EAGAIN` it passes on errors of the new connection, which say nothing about the listener.
+fn response_to(errno: Errno) -> Response {
+    match errno {
+        Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => Response::BackOff,
+        Errno::BADF | Errno::FAULT | Errno::INVAL | Errno::NOTSOCK | Errno::OPNOTSUPP => Response::GiveUp,
+        _ => Response::Retry,
+    }
+}

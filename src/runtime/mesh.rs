@@ -1,0 +1,244 @@
+//! Typed channels between all shards, on which nobody ever waits to send.
+//!
+//! For each ordered pair of shards there is one channel of batches. A shard pushes messages for a peer into a pending batch and
+//! hands all pending batches over once a turn ([`MeshEnd::flush`]). If a channel is full the batch stays pending, keeps
+//! growing, and a task of the end hands it over as soon as there is room; meanwhile the shard goes on receiving, so two
+//! shards that answer each other cannot block one another. The caller bounds what is pending: while
+//! [`MeshEnd::pending`] is high it stops admitting client bytes.
+//!
+//! Invariant: messages of one ordered pair arrive in the order of the pushes, each once. Across pairs there is no order.
+
+use super::queues::{Queue, sleep, spawn};
+use crate::base::ShardId;
+use glommio::GlommioError;
+use glommio::channels::shared_channel::{
+    ConnectedReceiver, ConnectedSender, SharedReceiver, SharedSender, new_bounded,
+};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Batches a channel holds. Small channels cost up to 8 µs a message, and a full one delays everything behind it.
+pub const CHANNEL_BATCHES: usize = 1024;
+/// Pause before the next try on a full channel. A channel this deep is full only when its receiver is far behind, and
+/// everything pushed meanwhile leaves in one batch. (The library's waiting send cannot be used: it spins for ever when the
+/// receiver has gone, and panics when a `try_send` takes the room it was promised.)
+const RETRY_PAUSE: Duration = Duration::from_micros(500);
+/// Emptied batches kept for reuse.
+const SPARE_BATCHES: usize = 64;
+/// A larger batch is the trace of a burst and is given back to the allocator.
+const SPARE_BATCH_MESSAGES: usize = 1024;
+
+/// The channels of a group of shards, before the shards have connected to them. Clones share them.
+pub struct Mesh<M: Send + 'static> {
+    ends: Arc<Vec<Mutex<Option<UnconnectedEnd<M>>>>>,
+}
+
+impl<M: Send + 'static> Clone for Mesh<M> {
+    fn clone(&self) -> Self {
+        Mesh { ends: self.ends.clone() }
+    }
+}
+
+/// By peer; `None` at the own place.
+struct UnconnectedEnd<M: Send + 'static> {
+    senders: Vec<Option<SharedSender<Vec<M>>>>,
+    receivers: Vec<Option<SharedReceiver<Vec<M>>>>,
+}
+
+impl<M: Send + 'static> Mesh<M> {
+    /// Channels between `shards` shards.
+    pub fn new(shards: usize) -> Mesh<M> {
+        Mesh::with_channel_batches(shards, CHANNEL_BATCHES)
+    }
+
+    fn with_channel_batches(shards: usize, channel_batches: usize) -> Mesh<M> {
+        let none = || (0..shards).map(|_| None).collect::<Vec<_>>();
+        let mut ends: Vec<_> =
+            (0..shards).map(|_| UnconnectedEnd { senders: none(), receivers: (0..shards).map(|_| None).collect() }).collect();
+        for from in 0..shards {
+            for to in (0..shards).filter(|&to| to != from) {
+                let (sender, receiver) = new_bounded(channel_batches);
+                ends[from].senders[to] = Some(sender);
+                ends[to].receivers[from] = Some(receiver);
+            }
+        }
+        Mesh { ends: Arc::new(ends.into_iter().map(|end| Mutex::new(Some(end))).collect()) }
+    }
+
+    /// Connects `shard`, the one this runs on. Resolves when all peers have connected or are gone.
+    ///
+    /// Panics when a shard connects twice.
+    pub async fn connect(&self, shard: ShardId) -> MeshEnd<M> {
+        let end = self.ends[shard.index()].lock().unwrap_or_else(PoisonError::into_inner).take();
+        let end = end.expect("a shard connects to a mesh once");
+        // A half registers itself when first polled and then waits for its other half. Connected one after the other, two
+        // shards would each wait for a half that the other has not come to; so all of them go at once.
+        let sending: Vec<_> = end.senders.into_iter().map(|half| half.map(|half| spawn(Queue::Serving, half.connect()))).collect();
+        let receiving: Vec<_> =
+            end.receivers.into_iter().map(|half| half.map(|half| spawn(Queue::Serving, half.connect()))).collect();
+        let mut outgoing = Vec::new();
+        for task in sending {
+            outgoing.push(match task {
+                Some(task) => Some(Outgoing::new(task.await.expect("nobody cancels a connecting half"))),
+                None => None,
+            });
+        }
+        let mut incoming = Vec::new();
+        for task in receiving {
+            incoming.push(match task {
+                Some(task) => Some(task.await.expect("nobody cancels a connecting half")),
+                None => None,
+            });
+        }
+        MeshEnd { inner: Rc::new(End { shard, outgoing, incoming, spare: RefCell::new(Vec::new()) }) }
+    }
+}
+
+/// One shard's end of a [`Mesh`]. Lives on that shard; clones are the same end.
+pub struct MeshEnd<M: Send + 'static> {
+    inner: Rc<End<M>>,
+}
+
+impl<M: Send + 'static> Clone for MeshEnd<M> {
+    fn clone(&self) -> Self {
+        MeshEnd { inner: self.inner.clone() }
+    }
+}
+
+struct End<M: Send + 'static> {
+    shard: ShardId,
+    outgoing: Vec<Option<Outgoing<M>>>,
+    incoming: Vec<Option<ConnectedReceiver<Vec<M>>>>,
+    spare: RefCell<Vec<Vec<M>>>,
+}
+
+struct Outgoing<M: Send + 'static> {
+    channel: ConnectedSender<Vec<M>>,
+    /// Pushed and not yet in the channel. Everything in it is younger than everything in the channel.
+    pending: RefCell<Vec<M>>,
+    state: Cell<State>,
+    /// Closed by us: shut the channel when the last pending batch is in it.
+    closing: Cell<bool>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// `flush` hands batches over.
+    Open,
+    /// The channel was full. Only the retry task hands batches over, so that order is kept.
+    Full,
+    /// The peer is gone or this side was closed; messages go nowhere.
+    Gone,
+}
+
+impl<M: Send + 'static> Outgoing<M> {
+    fn new(channel: ConnectedSender<Vec<M>>) -> Outgoing<M> {
+        Outgoing { channel, pending: RefCell::new(Vec::new()), state: Cell::new(State::Open), closing: Cell::new(false) }
+    }
+
+    /// Offers all pending messages to the channel; `empty` becomes the next pending batch.
+    fn hand_over(&self, empty: Vec<M>) {
+        let batch = self.pending.replace(empty);
+        match self.channel.try_send(batch) {
+            Ok(()) => self.state.set(State::Open),
+            Err(error @ GlommioError::WouldBlock(_)) => {
+                // Nothing was pushed since the replace above, so putting the batch back keeps the order.
+                self.pending.replace(error.into_inner().expect("a refused batch comes back"));
+                self.state.set(State::Full);
+            }
+            Err(_) => self.state.set(State::Gone),
+        }
+        if self.closing.get() && self.state.get() == State::Open {
+            self.shut();
+        }
+    }
+
+    fn shut(&self) {
+        self.channel.close();
+        self.state.set(State::Gone);
+    }
+}
+
+impl<M: Send + 'static> MeshEnd<M> {
+    /// The shard this end belongs to.
+    pub fn shard(&self) -> ShardId {
+        self.inner.shard
+    }
+
+    /// Number of shards in the mesh, this one included.
+    pub fn shards(&self) -> usize {
+        self.inner.outgoing.len()
+    }
+
+    /// Adds a message to the batch for `peer`. Never waits; it leaves with the next [`MeshEnd::flush`].
+    ///
+    /// Messages for a peer that has gone, and after [`MeshEnd::close`], are dropped: shards go only when their server does.
+    /// Panics for the own shard.
+    pub fn push(&self, peer: ShardId, message: M) {
+        let out = self.outgoing(peer);
+        if out.state.get() != State::Gone && !out.closing.get() {
+            out.pending.borrow_mut().push(message);
+        }
+    }
+
+    /// Hands every pending batch to its channel. Once a turn, after all pushes.
+    pub fn flush(&self) {
+        for (index, out) in self.inner.outgoing.iter().enumerate() {
+            let Some(out) = out else { continue };
+            if out.state.get() != State::Open || out.pending.borrow().is_empty() {
+                continue;
+            }
+            let empty = self.inner.spare.borrow_mut().pop().unwrap_or_default();
+            out.hand_over(empty);
+            if out.state.get() == State::Full {
+                spawn(Queue::Serving, self.clone().retry(ShardId(index as u16)));
+            }
+        }
+    }
+
+    /// Messages for `peer` that are not yet in the channel. Callers stop admitting new work while this is high.
+    pub fn pending(&self, peer: ShardId) -> usize {
+        self.outgoing(peer).pending.borrow().len()
+    }
+
+    /// The next batch from `peer`, in order; `None` when the peer has closed and everything was received. One task a peer.
+    pub async fn receive(&self, peer: ShardId) -> Option<Vec<M>> {
+        let receiver = self.inner.incoming[peer.index()].as_ref().expect("a shard is no peer of itself");
+        receiver.recv().await
+    }
+
+    /// Gives an emptied batch back for reuse. Optional.
+    pub fn recycle(&self, mut batch: Vec<M>) {
+        let mut spare = self.inner.spare.borrow_mut();
+        if spare.len() < SPARE_BATCHES && batch.capacity() <= SPARE_BATCH_MESSAGES {
+            batch.clear();
+            spare.push(batch);
+        }
+    }
+
+    /// Flushes and closes all channels towards the peers. They receive what was pushed before, then `None`.
+    pub fn close(&self) {
+        self.flush();
+        for out in self.inner.outgoing.iter().flatten() {
+            out.closing.set(true);
+            if out.state.get() == State::Open {
+                out.shut();
+            }
+        }
+    }
+
+    fn outgoing(&self, peer: ShardId) -> &Outgoing<M> {
+        self.inner.outgoing[peer.index()].as_ref().expect("a shard does not send to itself")
+    }
+
+    /// Runs while the channel to `peer` is full.
+    async fn retry(self, peer: ShardId) {
+        let out = self.outgoing(peer);
+        while out.state.get() == State::Full {
+            sleep(RETRY_PAUSE).await;
+            out.hand_over(Vec::new());
+        }
+    }
+}

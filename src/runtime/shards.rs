@@ -1,0 +1,366 @@
+//! Starts the executors of a server: one thread and one CPU a shard, all of them or none.
+//!
+//! CPUs come only from this thread's affinity mask, because the executor library's own list of online CPUs ignores `taskset` and
+//! cpusets. The start has two phases: every thread builds its executor and reports; only when all have succeeded do
+//! the shards' futures begin. So no shard ever waits for a peer that could not start.
+
+use super::queues;
+use crate::base::ShardId;
+use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How long a task may run before the executor looks at IO and other shards. The library's default is 100 ms.
+const PREEMPT_TIMER: Duration = Duration::from_millis(1);
+/// The first timer of an executor can be tens of milliseconds late; this one is thrown away before serving begins.
+const FIRST_TIMER: Duration = Duration::from_millis(1);
+
+/// How to start the shards.
+#[derive(Clone, Debug)]
+pub struct ShardsConfig {
+    /// Number of shards, at least 1.
+    pub shards: usize,
+    /// Use only these CPUs. `None`: all this process may use.
+    pub cpus: Option<Vec<usize>>,
+    /// Permit more shards than CPUs. For tests and tiny machines: such shards take turns on a CPU.
+    pub allow_sharing_cpus: bool,
+    /// Busy-wait this long before sleeping: shorter wake-ups for a burnt core.
+    pub spin_before_park: Option<Duration>,
+    /// Memory registered for disk IO, per shard. Counts three times against the locked-memory limit of an unprivileged user.
+    pub io_memory_bytes: usize,
+    /// Entries of each io_uring, at least 1; rounded up to a power of two by the kernel.
+    pub ring_depth: usize,
+}
+
+impl ShardsConfig {
+    /// `shards` shards with the defaults of a server.
+    pub fn new(shards: usize) -> ShardsConfig {
+        ShardsConfig {
+            shards,
+            cpus: None,
+            allow_sharing_cpus: false,
+            spin_before_park: None,
+            io_memory_bytes: 256 << 10,
+            ring_depth: 1024,
+        }
+    }
+}
+
+/// What a shard knows about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardContext {
+    /// Which shard this is.
+    pub shard: ShardId,
+    /// How many there are.
+    pub shards: usize,
+    /// The CPU it is pinned to.
+    pub cpu: usize,
+}
+
+/// How a shard ends. An error ends the server and is shown to the operator.
+pub type ShardResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// Why the shards did not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// A value of [`ShardsConfig`] makes no sense.
+    #[error("{0}")]
+    Config(String),
+    /// The CPUs this process may use are unknown.
+    #[error("cannot read this process's CPU affinity: {0}")]
+    Affinity(#[source] std::io::Error),
+    /// More shards than CPUs.
+    #[error(
+        "{shards} shards need {shards} CPUs, but this process may use only {available:?}; \
+         lower the number of shards or widen the CPU set (taskset, cpuset, cpus=)"
+    )]
+    TooFewCpus {
+        /// Wanted shards.
+        shards: usize,
+        /// Usable CPUs.
+        available: Vec<usize>,
+    },
+    /// An executor or its thread could not be created. No shard has run.
+    #[error("shard {shard} could not start on CPU {cpu}: {reason}")]
+    Start {
+        /// The shard.
+        shard: usize,
+        /// Its CPU.
+        cpu: usize,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A shard ended with an error.
+    #[error("shard {shard} failed: {reason}")]
+    Shard {
+        /// The shard.
+        shard: usize,
+        /// The error's text.
+        reason: String,
+    },
+    /// A shard panicked.
+    #[error("shard {shard} panicked: {reason}")]
+    Panic {
+        /// The shard.
+        shard: usize,
+        /// The panic's message.
+        reason: String,
+    },
+}
+
+/// Running shards.
+#[must_use = "dropping the handle lets the shards run without anybody noticing their end"]
+pub struct ShardsHandle {
+    threads: Vec<JoinHandle<()>>,
+    ended: Receiver<Result<(), RuntimeError>>,
+}
+
+impl ShardsHandle {
+    /// Waits until all shards have ended, or until the first one has failed.
+    ///
+    /// On an error the other shards may still run: the caller ends the process, since a server with a dead shard is no server.
+    pub fn join(self) -> Result<(), RuntimeError> {
+        for _ in &self.threads {
+            // Every thread sends exactly once before it ends, also when its shard panicked.
+            self.ended.recv().expect("each shard reports its end")?;
+        }
+        for thread in self.threads {
+            thread.join().map_err(|panic| RuntimeError::Panic { shard: 0, reason: panic_text(panic) })?;
+        }
+        Ok(())
+    }
+}
+
+/// Starts `config.shards` executors; each runs the future that its clone of `make` gives.
+///
+/// Returns when every executor works and its future may begin, or with the reason why one could not be made (then no future
+/// has run, and all threads have ended). May be called several times in one process.
+pub fn run_shards<F, Fut>(config: &ShardsConfig, make: F) -> Result<ShardsHandle, RuntimeError>
+where
+    F: FnOnce(ShardContext) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = ShardResult> + 'static,
+{
+    start(config, build_executor, make)
+}
+
+/// Builds one executor; tests put a failing one in its place.
+type Build = fn(&ShardsConfig, ShardContext) -> Result<LocalExecutor, String>;
+
+fn start<F, Fut>(config: &ShardsConfig, build: Build, make: F) -> Result<ShardsHandle, RuntimeError>
+where
+    F: FnOnce(ShardContext) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = ShardResult> + 'static,
+{
+    if config.ring_depth == 0 {
+        return Err(RuntimeError::Config("the ring depth must be at least 1".into()));
+    }
+    let cpus = assign_cpus(config, &allowed_cpus()?)?;
+    let (report_ready, ready) = channel();
+    let (report_end, ended) = channel();
+    let mut threads = Vec::new();
+    let mut starters = Vec::new();
+    for (index, &cpu) in cpus.iter().enumerate() {
+        let context = ShardContext { shard: ShardId(index as u16), shards: config.shards, cpu };
+        let (starter, go) = channel();
+        let signals = Signals { ready: report_ready.clone(), go, ended: report_end.clone() };
+        let (config, make) = (config.clone(), make.clone());
+        let thread = std::thread::Builder::new()
+            .name(format!("shard-{index}"))
+            .spawn(move || shard_main(&config, context, build, make, signals))
+            .map_err(|error| RuntimeError::Start { shard: index, cpu, reason: format!("no thread: {error}") })?;
+        threads.push(thread);
+        starters.push(starter);
+    }
+    drop(report_ready);
+    // An early return drops `starters`, at which the threads that did get their executor end.
+    for _ in 0..config.shards {
+        ready.recv().expect("each thread reports before it ends")?;
+    }
+    for starter in starters {
+        // A thread that has reported success waits for this and nothing else.
+        starter.send(()).expect("the thread waits for the start");
+    }
+    Ok(ShardsHandle { threads, ended })
+}
+
+struct Signals {
+    ready: Sender<Result<(), RuntimeError>>,
+    go: Receiver<()>,
+    ended: Sender<Result<(), RuntimeError>>,
+}
+
+fn shard_main<F, Fut>(config: &ShardsConfig, context: ShardContext, build: Build, make: F, signals: Signals)
+where
+    F: FnOnce(ShardContext) -> Fut,
+    Fut: Future<Output = ShardResult> + 'static,
+{
+    let shard = context.shard.index();
+    let built = catch_unwind(AssertUnwindSafe(|| build(config, context)))
+        .unwrap_or_else(|panic| Err(panic_text(panic)))
+        .map_err(|reason| RuntimeError::Start { shard, cpu: context.cpu, reason });
+    let executor = match built {
+        Ok(executor) => executor,
+        Err(error) => {
+            let _ = signals.ready.send(Err(error)); // the receiver is gone when another shard failed first
+            return;
+        }
+    };
+    executor.run(async {
+        queues::create();
+        queues::sleep(FIRST_TIMER).await;
+    });
+    if signals.ready.send(Ok(())).is_err() || signals.go.recv().is_err() {
+        return; // another shard could not start
+    }
+    let end = match catch_unwind(AssertUnwindSafe(|| executor.run(make(context)))) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(RuntimeError::Shard { shard, reason: error.to_string() }),
+        Err(panic) => Err(RuntimeError::Panic { shard, reason: panic_text(panic) }),
+    };
+    // Sockets and files of tasks still alive close with the executor, so the end is reported after it.
+    drop(executor);
+    let _ = signals.ended.send(end); // nobody listens any more when the handle was dropped or another shard failed
+}
+
+fn build_executor(config: &ShardsConfig, context: ShardContext) -> Result<LocalExecutor, String> {
+    let mut builder = LocalExecutorBuilder::new(Placement::Fixed(context.cpu))
+        .name(&format!("shard-{}", context.shard))
+        .io_memory(config.io_memory_bytes)
+        .ring_depth(config.ring_depth)
+        .preempt_timer(PREEMPT_TIMER);
+    if let Some(spin) = config.spin_before_park {
+        builder = builder.spin_before_park(spin);
+    }
+    builder.make().map_err(|error| error.to_string())
+}
+
+fn panic_text(panic: Box<dyn std::any::Any + Send>) -> String {
+    match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => panic.downcast_ref::<&str>().map_or_else(|| "no message".into(), |text| (*text).to_string()),
+    }
+}
+
+/// The CPUs the calling thread may run on, in ascending order.
+pub fn allowed_cpus() -> Result<Vec<usize>, RuntimeError> {
+    let set = rustix::thread::sched_getaffinity(None).map_err(|errno| RuntimeError::Affinity(errno.into()))?;
+    Ok((0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect())
+}
+
+/// One CPU for each shard.
+fn assign_cpus(config: &ShardsConfig, allowed: &[usize]) -> Result<Vec<usize>, RuntimeError> {
+    if config.shards == 0 || config.shards > usize::from(u16::MAX) {
+        return Err(RuntimeError::Config(format!("the number of shards must be 1 to 65535, not {}", config.shards)));
+    }
+    let mut usable = allowed.to_vec();
+    if let Some(wanted) = &config.cpus {
+        usable.retain(|cpu| wanted.contains(cpu));
+    }
+    if usable.is_empty() || (usable.len() < config.shards && !config.allow_sharing_cpus) {
+        return Err(RuntimeError::TooFewCpus { shards: config.shards, available: usable });
+    }
+    Ok(usable.iter().copied().cycle().take(config.shards).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::{Queue, StopSignal, spawn};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    fn three_shards() -> ShardsConfig {
+        ShardsConfig { allow_sharing_cpus: true, ..ShardsConfig::new(3) }
+    }
+
+    /// `taskset -c 1` with one shard ran on CPU 0, because the library asked for the online CPUs.
+    #[test]
+    fn cpus_come_from_the_affinity_mask_and_the_wish() {
+        let config = |shards, cpus| ShardsConfig { cpus, ..ShardsConfig::new(shards) };
+        assert_eq!(assign_cpus(&config(1, None), &[1]).unwrap(), [1]);
+        assert_eq!(assign_cpus(&config(2, Some(vec![5, 2, 9])), &[1, 2, 3, 5]).unwrap(), [2, 5]);
+        let error = assign_cpus(&config(3, None), &[0, 4]).unwrap_err();
+        assert!(error.to_string().contains("3 shards need 3 CPUs, but this process may use only [0, 4]"), "{error}");
+        assert!(assign_cpus(&config(1, Some(vec![7])), &[0, 1]).is_err());
+        assert!(assign_cpus(&config(0, None), &[0, 1]).is_err());
+    }
+
+    #[test]
+    fn shards_share_cpus_only_when_told_to() {
+        assert_eq!(assign_cpus(&three_shards(), &[0, 1]).unwrap(), [0, 1, 0]);
+        let none = ShardsConfig { cpus: Some(vec![8]), ..three_shards() };
+        assert!(assign_cpus(&none, &[0, 1]).is_err());
+    }
+
+    /// Tests start several servers in one process, one after the other and side by side.
+    #[test]
+    fn shards_start_and_stop_many_times_in_one_process() {
+        for shards in [1, 3, 3] {
+            let config = ShardsConfig { allow_sharing_cpus: true, ..ShardsConfig::new(shards) };
+            let stop = StopSignal::new();
+            let seen = Arc::new(Mutex::new(Vec::new()));
+            let (signal, log) = (stop.clone(), seen.clone());
+            let handle = run_shards(&config, move |context| async move {
+                assert_eq!(spawn(Queue::Serving, async { 7 }).await, Some(7));
+                log.lock().unwrap().push((context.shard, context.shards));
+                signal.stopped().await;
+                Ok(())
+            })
+            .unwrap();
+            stop.stop();
+            handle.join().unwrap();
+            seen.lock().unwrap().sort();
+            let expected: Vec<_> = (0..shards).map(|shard| (ShardId(shard as u16), shards)).collect();
+            assert_eq!(*seen.lock().unwrap(), expected);
+        }
+    }
+
+    /// With the library's pool a shard that failed to start was silently missing, or its peers waited for it for ever.
+    #[test]
+    fn one_shard_that_cannot_start_ends_the_start_before_any_future_runs() {
+        static RUN: AtomicUsize = AtomicUsize::new(0);
+        fn second_fails(config: &ShardsConfig, context: ShardContext) -> Result<LocalExecutor, String> {
+            if context.shard == ShardId(1) { Err("no memory".into()) } else { build_executor(config, context) }
+        }
+        let result = start(&three_shards(), second_fails, |_| async {
+            RUN.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        });
+        let error = result.err().expect("the start fails").to_string();
+        assert!(error.contains("shard 1 could not start on CPU") && error.contains("no memory"), "{error}");
+        assert_eq!(RUN.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_kernel_refusal_is_reported_with_its_reason() {
+        let config = ShardsConfig { ring_depth: 1 << 30, ..ShardsConfig::new(1) };
+        let error = run_shards(&config, |_| async { Ok(()) }).err().expect("no ring is that deep").to_string();
+        assert!(error.contains("shard 0 could not start") && error.contains("os error 22"), "{error}");
+        assert!(run_shards(&ShardsConfig { ring_depth: 0, ..config }, |_| async { Ok(()) }).is_err());
+    }
+
+    #[test]
+    fn the_first_failing_shard_ends_the_join_with_its_text() {
+        let result = run_shards(&three_shards(), |context| async move {
+            if context.shard == ShardId(2) { Err("disk is gone".into()) } else { Ok(()) }
+        })
+        .unwrap()
+        .join();
+        assert_eq!(result.unwrap_err().to_string(), "shard 2 failed: disk is gone");
+    }
+
+    /// A panicking task kills its executor; without a report the rest of the server would go on with a shard less.
+    #[test]
+    fn a_panic_in_a_spawned_task_is_reported() {
+        let handle = run_shards(&ShardsConfig::new(1), |_| async {
+            spawn(Queue::Background, async { panic!("invariant broken") }).await;
+            Ok(())
+        })
+        .unwrap();
+        let error = handle.join().unwrap_err().to_string();
+        assert!(error.starts_with("shard 0 panicked"), "{error}");
+    }
+}

@@ -1,0 +1,54 @@
+//! What can go wrong with a file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// An operation on a file that failed, told so that an operator can act on it.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {}: {source}", path.display())]
+pub struct StorageError {
+    /// What was tried, as a verb.
+    pub operation: &'static str,
+    /// The file or directory.
+    pub path: PathBuf,
+    /// What the kernel said.
+    pub source: io::Error,
+}
+
+impl StorageError {
+    /// True when the disk or the user's quota is full.
+    pub fn is_out_of_space(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
+    /// True when the file or directory does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+}
+
+/// Results of this module.
+pub type Result<T> = std::result::Result<T, StorageError>;
+
+/// Adds what was tried to an error.
+pub(super) trait Context<T> {
+    /// Names the operation and the path.
+    fn context(self, operation: &'static str, path: &Path) -> Result<T>;
+}
+
+impl<T> Context<T> for io::Result<T> {
+    fn context(self, operation: &'static str, path: &Path) -> Result<T> {
+        self.map_err(|source| StorageError { operation, path: path.to_owned(), source })
+    }
+}
+
+impl<T> Context<T> for std::result::Result<T, glommio::GlommioError<()>> {
+    fn context(self, operation: &'static str, path: &Path) -> Result<T> {
+        // The library's own conversion loses the error number, and with it the full disk.
+        let keep_number = |error: glommio::GlommioError<()>| match error.raw_os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => error.into(),
+        };
+        self.map_err(keep_number).context(operation, path)
+    }
+}

@@ -1,0 +1,241 @@
+//! Both backends on a real file system; tmpfs would hide direct IO.
+
+use super::*;
+use crate::base::ShardId;
+use crate::runtime::{ShardsConfig, run_shards};
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A new empty directory beside the test binary, on the file system the crate is built on.
+pub(crate) fn test_directory(name: &str) -> PathBuf {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let beside = std::env::current_exe().unwrap().parent().unwrap().join("storage-tests");
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let directory = beside.join(format!("{name}-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    directory
+}
+
+/// Runs `test` on each of `shards` shards with a directory of its own, and removes the directories if it passes.
+fn on_shards<F, Fut>(name: &str, shards: usize, test: F)
+where
+    F: FnOnce(PathBuf) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    let top = test_directory(name);
+    let config = ShardsConfig { allow_sharing_cpus: true, ..ShardsConfig::new(shards) };
+    let own = top.clone();
+    let handle = run_shards(&config, move |context| async move {
+        let ShardId(shard) = context.shard;
+        let directory = own.join(shard.to_string());
+        std::fs::create_dir(&directory)?;
+        test(directory).await;
+        Ok(())
+    });
+    handle.unwrap().join().unwrap();
+    std::fs::remove_dir_all(&top).unwrap();
+}
+
+fn both() -> [Storage; 2] {
+    [Storage::new(Backend::Direct), Storage::new(Backend::Lossy(Lossy::new(Some(1))))]
+}
+
+fn pattern(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|at| (at / 7 % 253) as u8).collect()
+}
+
+fn padded(bytes: &[u8]) -> AlignedBuf {
+    let mut buffer = AlignedBuf::new();
+    buffer.append(bytes);
+    buffer.pad();
+    buffer
+}
+
+/// The life of a log segment: zero-filled, written in groups that are in flight together, synced, read back, recycled.
+#[test]
+fn a_log_segment_is_written_synced_renamed_and_read_back() {
+    for shards in [1, 3] {
+        on_shards("segment", shards, |directory| async move {
+            for (index, storage) in both().into_iter().enumerate() {
+                let (new, old) = (directory.join(format!("new.{index}")), directory.join(format!("old.{index}")));
+                let file = storage.create(&new, 1 << 20, true).await.unwrap();
+                assert_eq!(storage.read_all(&new).await.unwrap(), vec![0; 1 << 20]);
+                let (first, second) = (pattern(5000), pattern(70_000));
+                let mut buffer = file.write_at(padded(&first), 0).await.unwrap();
+                buffer.clear();
+                buffer.append(&second);
+                buffer.pad();
+                file.write_at(buffer, 8192).await.unwrap();
+                file.sync().await.unwrap();
+                file.close().await.unwrap();
+                storage.rename(&new, &old).await.unwrap();
+                storage.sync_directory(&directory).await.unwrap();
+                let contents = storage.read_all(&old).await.unwrap();
+                assert_eq!(contents.len(), 1 << 20);
+                assert_eq!((&contents[..5000], &contents[8192..78_192]), (&first[..], &second[..]));
+                assert!(contents[5000..8192].iter().all(|&byte| byte == 0));
+                let file = storage.open_log_file(&old).await.unwrap();
+                file.write_at(padded(&[9; 10]), 4096).await.unwrap();
+                file.sync().await.unwrap();
+                file.close().await.unwrap();
+                assert_eq!(storage.read_all(&old).await.unwrap()[4096..4106], [9; 10]);
+                storage.remove(&old).await.unwrap();
+                assert!(storage.read_all(&old).await.unwrap_err().is_not_found());
+                // On a disk with poll queues this would burn a core; the log is opened write-only to avoid it.
+                assert_eq!(storage.polled_operations(), 0);
+            }
+        });
+    }
+}
+
+/// Lengths around the piece and block sizes, where padding and short reads live.
+#[test]
+fn an_appended_file_has_exactly_its_bytes_at_every_length() {
+    on_shards("append", 1, |directory| async move {
+        for storage in both() {
+            for bytes in [0, 1, 4095, 4096, 4097, (512 << 10) - 1, 512 << 10, (512 << 10) + 1, 5 * (512 << 10) + 777] {
+                let path = directory.join(format!("snapshot.{bytes}"));
+                let expected = pattern(bytes);
+                let mut appender = storage.append_to_new(&path).await.unwrap();
+                for piece in expected.chunks(100_003) {
+                    appender.append(piece).await.unwrap();
+                }
+                assert_eq!(appender.bytes(), bytes as u64);
+                assert_eq!(appender.finish().await.unwrap(), bytes as u64);
+                assert_eq!(storage.file_bytes(&path).await.unwrap(), bytes as u64);
+                assert_eq!(storage.read_all(&path).await.unwrap(), expected);
+                for offset in [0, 1, 4096, 4097, bytes / 2, bytes, bytes + 5000] {
+                    let mut reader = storage.read_from(&path, offset as u64).await.unwrap();
+                    let mut rest = Vec::new();
+                    while let Some(chunk) = reader.next().await.unwrap() {
+                        rest.extend_from_slice(&chunk);
+                    }
+                    assert_eq!(rest, expected[offset.min(bytes)..], "{bytes} bytes from {offset}");
+                }
+                storage.remove(&path).await.unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn directories_are_created_and_listed() {
+    on_shards("list", 1, |directory| async move {
+        let storage = Storage::new(Backend::Direct);
+        storage.create_directory(&directory.join("version-2/deep")).await.unwrap();
+        storage.create_directory(&directory.join("version-2/deep")).await.unwrap();
+        storage.create(&directory.join("log.1"), 8192, false).await.unwrap().close().await.unwrap();
+        let entries = storage.list(&directory).await.unwrap();
+        let names: Vec<_> = entries.iter().map(|entry| (entry.name.as_str(), entry.is_directory)).collect();
+        assert_eq!(names, [("log.1", false), ("version-2", true)]);
+        assert_eq!(entries[0].bytes, 8192);
+        assert!(storage.list(&directory.join("none")).await.unwrap_err().is_not_found());
+    });
+}
+
+/// An operator must see what failed where, and the server must tell a full disk from a broken one.
+#[test]
+fn errors_name_operation_and_path_and_a_full_disk_is_recognised() {
+    on_shards("errors", 1, |directory| async move {
+        for storage in both() {
+            let missing = directory.join("missing");
+            let error = storage.open_log_file(&missing).await.err().expect("there is no such file");
+            assert!(error.is_not_found() && !error.is_out_of_space());
+            let text = error.to_string();
+            assert!(text.starts_with("cannot open /") && text.contains("missing: No such file"), "{text}");
+            let twice = directory.join("twice");
+            storage.create(&twice, 4096, false).await.unwrap().close().await.unwrap();
+            let error = storage.create(&twice, 4096, false).await.err().expect("the path is taken");
+            assert_eq!(error.source.kind(), io::ErrorKind::AlreadyExists);
+            storage.remove(&twice).await.unwrap();
+        }
+        // Larger than any disk: the same number a full one gives, or the file system's limit.
+        let error = Storage::new(Backend::Direct).create(&directory.join("huge"), 1 << 43, false).await.err();
+        let error = error.expect("8 TiB do not fit");
+        assert!(error.is_out_of_space(), "{error}");
+        assert_eq!(error.operation, "allocate space for");
+    });
+}
+
+/// What a killed process leaves on the disk is what another look at the file shows, without this process's memory.
+fn on_disk(path: &std::path::Path) -> Vec<u8> {
+    std::fs::read(path).unwrap()
+}
+
+/// `kill -9` keeps the page cache, so a server that forgets a sync passes every crash test on the ordinary backend.
+#[test]
+fn the_lossy_disk_keeps_nothing_that_was_not_synced() {
+    on_shards("lossy", 1, |directory| async move {
+        let storage = Storage::new(Backend::Lossy(Lossy::new(None)));
+        let path = directory.join("log");
+        let file = storage.create(&path, 8192, true).await.unwrap();
+        file.write_at(padded(&[1; 4096]), 0).await.unwrap();
+        file.sync().await.unwrap();
+        file.write_at(padded(&[2; 4096]), 0).await.unwrap();
+        file.write_at(padded(&[3; 4096]), 8192).await.unwrap();
+        let seen = storage.read_all(&path).await.unwrap();
+        assert_eq!((seen[0], seen[8192], seen.len()), (2, 3, 12_288), "reads see what was written");
+        assert_eq!(on_disk(&path), [vec![1; 4096], vec![0; 4096]].concat(), "the disk does not");
+        file.sync().await.unwrap();
+        assert_eq!(on_disk(&path), seen);
+        assert_eq!(storage.file_bytes(&path).await.unwrap(), 12_288);
+    });
+}
+
+/// A sync covers what had been written when it began. A writer that counts a later write as synced loses it.
+#[test]
+fn a_lossy_sync_does_not_cover_writes_that_follow_it() {
+    on_shards("lossy-order", 1, |directory| async move {
+        let storage = Storage::new(Backend::Lossy(Lossy::new(None)));
+        let path = directory.join("log");
+        let file = storage.create(&path, 8192, true).await.unwrap();
+        file.write_at(padded(&[1; 4096]), 0).await.unwrap();
+        let sync = file.sync();
+        let write = file.write_at(padded(&[2; 4096]), 4096);
+        let (synced, written) = futures_lite::future::zip(sync, write).await;
+        synced.unwrap();
+        written.unwrap();
+        assert_eq!(on_disk(&path), [vec![1; 4096], vec![0; 4096]].concat());
+    });
+}
+
+/// Recovery must cope with any part of an unsynced write; over many writes all kinds of parts must occur.
+#[test]
+fn a_seeded_lossy_disk_tears_writes_at_sectors_the_same_way_each_time() {
+    on_shards("lossy-torn", 1, |directory| async move {
+        let mut runs = Vec::new();
+        for run in 0..2 {
+            let storage = Storage::new("lossy:42".parse().unwrap());
+            let (mut whole, mut nothing, mut torn) = (0, 0, 0);
+            let mut images = Vec::new();
+            for number in 0..40 {
+                let path = directory.join(format!("log.{run}.{number}"));
+                let file = storage.create(&path, 4096, true).await.unwrap();
+                file.write_at(padded(&[7; 4096]), 0).await.unwrap();
+                let image = on_disk(&path);
+                let written: Vec<bool> = image.chunks(512).map(|sector| sector == [7; 512]).collect();
+                assert!(image.chunks(512).zip(&written).all(|(sector, &written)| written || sector == [0; 512]));
+                match written.iter().filter(|&&written| written).count() {
+                    8 => whole += 1,
+                    0 => nothing += 1,
+                    _ => torn += 1,
+                }
+                images.push(image);
+            }
+            assert!(whole > 0 && nothing > 0 && torn > 0, "{whole} whole, {nothing} nothing, {torn} torn");
+            runs.push(images);
+        }
+        assert_eq!(runs[0], runs[1]);
+    });
+}
+
+#[test]
+fn the_backend_is_chosen_by_a_word() {
+    assert!(matches!("direct".parse(), Ok(Backend::Direct)));
+    assert!(matches!("lossy".parse(), Ok(Backend::Lossy(_))));
+    assert!(matches!("lossy:7".parse(), Ok(Backend::Lossy(_))));
+    for wrong in ["", "lossy:", "lossy7", "lossy:x", "tmpfs"] {
+        assert!(wrong.parse::<Backend>().is_err(), "{wrong}");
+    }
+}
