@@ -130,8 +130,7 @@ fn ratio(args: RatioArgs) -> Result<(), BenchError> {
         session_timeout_ms: args.timeout,
         server_pids: args.server_pid,
     };
-    let report: BenchReport =
-        run_on_one_shard(args.cpus, move || run_ratio(config, |text| eprintln!("{text}")))??;
+    let report: BenchReport = run_on_one_shard(args.cpus, move || run_ratio(config, |text| eprintln!("{text}")))??;
     let text = if args.json { report.to_json()? + "\n" } else { report.to_table() };
     Ok(io::stdout().write_all(text.as_bytes())?)
 }
@@ -182,10 +181,14 @@ mod tests {
     /// The lists of the perf scripts must parse as lists.
     #[test]
     fn lists_are_comma_separated() {
-        let line = Line::try_parse_from(["x", "ratio", "--read-share", "0,50,90,100", "--cpus", "1", "--server-pid", "7"]);
+        let line =
+            Line::try_parse_from(["x", "ratio", "--read-share", "0,50,90,100", "--cpus", "1", "--server-pid", "7"]);
         let BenchCommand::Ratio(args) = line.unwrap_or_else(|error| panic!("{error}")).args.command else {
             panic!("not ratio")
         };
-        assert_eq!((args.read_share, args.cpus, args.server_pid), (vec![0.0, 50.0, 90.0, 100.0], Some(vec![1]), vec![7]));
+        assert_eq!(
+            (args.read_share, args.cpus, args.server_pid),
+            (vec![0.0, 50.0, 90.0, 100.0], Some(vec![1]), vec![7])
+        );
     }
 }

@@ -8,10 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 /// Runs `call` on a new thread called `name` and waits for its result. Dropping the future leaves the thread to finish by
 /// itself. Errors: the thread cannot be started, or `call` panicked.
-pub async fn run_blocking<T: Send + 'static>(
-    name: &str,
-    call: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<T> {
+pub async fn run_blocking<T: Send + 'static>(name: &str, call: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     let shared = Arc::new(Mutex::new(State { outcome: None, waker: None }));
     let answer = Answer { shared: shared.clone(), value: None };
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {

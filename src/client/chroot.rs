@@ -172,7 +172,9 @@ mod tests {
     /// A mistyped connect string must be refused with its reason, not tried for ever.
     #[test]
     fn bad_connect_strings_are_refused() {
-        for text in ["", "/a", "zk1:0", "zk1:x", ":2181", "::1", "[::1", "[::1]2181", "zk1/a/", "zk1//a", "zk1/a,zk2:1/.."] {
+        for text in
+            ["", "/a", "zk1:0", "zk1:x", ":2181", "::1", "[::1", "[::1]2181", "zk1/a/", "zk1//a", "zk1/a,zk2:1/.."]
+        {
             assert!(ConnectString::parse(text).is_err(), "{text:?} was accepted");
         }
     }

@@ -117,8 +117,7 @@ async fn resolve(host: &Host) -> std::io::Result<Vec<SocketAddr>> {
         return Ok(vec![SocketAddr::new(address, host.port)]);
     }
     let target = (host.name.clone(), host.port);
-    let addresses: Vec<_> =
-        run_blocking("resolve", move || target.to_socket_addrs().map(Iterator::collect)).await??;
+    let addresses: Vec<_> = run_blocking("resolve", move || target.to_socket_addrs().map(Iterator::collect)).await??;
     match addresses.is_empty() {
         true => Err(std::io::Error::other("the name has no address")),
         false => Ok(addresses),
@@ -127,8 +126,7 @@ async fn resolve(host: &Host) -> std::io::Result<Vec<SocketAddr>> {
 
 async fn run_connection(shared: &Shared, mut connection: Connection) -> Failure {
     let socket = connection.socket().clone();
-    let failure =
-        or(receive(shared, &mut connection), or(send(shared, &socket), keep_alive(shared))).await;
+    let failure = or(receive(shared, &mut connection), or(send(shared, &socket), keep_alive(shared))).await;
     socket.close();
     failure
 }

@@ -54,7 +54,9 @@ impl<'a> Op<'a> {
     /// The node that it is about.
     pub fn path(&self) -> &'a str {
         match self {
-            Op::Create { path, .. } | Op::Delete { path, .. } | Op::SetData { path, .. } | Op::Check { path, .. } => path,
+            Op::Create { path, .. } | Op::Delete { path, .. } | Op::SetData { path, .. } | Op::Check { path, .. } => {
+                path
+            }
         }
     }
 }
@@ -166,9 +168,7 @@ fn read_multi(
 
 fn read_slot(slot: MultiResult<'_>, path: &str, body: &Bytes) -> Option<Result<ReadResult, ClientError>> {
     match slot {
-        MultiResult::GetData { data, stat } => {
-            Some(Ok(ReadResult::Data(data.map(|data| body.slice_ref(data)), stat)))
-        }
+        MultiResult::GetData { data, stat } => Some(Ok(ReadResult::Data(data.map(|data| body.slice_ref(data)), stat))),
         MultiResult::GetChildren { children } => {
             Some(Ok(ReadResult::Children(children.into_iter().map(str::to_owned).collect())))
         }

@@ -88,10 +88,7 @@ impl Client {
     }
 
     /// As [`exists`](Self::exists), with a watch on creation, deletion and change of data.
-    pub fn exists_watch(
-        &self,
-        path: &str,
-    ) -> impl Future<Output = Result<(Option<Stat>, Watch), ClientError>> + use<> {
+    pub fn exists_watch(&self, path: &str) -> impl Future<Output = Result<(Option<Stat>, Watch), ClientError>> + use<> {
         let answer = self.absolute(path).map(|absolute| {
             let (registration, watch) = Registration::new(WatchList::Data, absolute.clone());
             let request = Request::Exists { path: &absolute, watch: true };
@@ -112,10 +109,7 @@ impl Client {
     }
 
     /// As [`get_data`](Self::get_data), with a watch on deletion and change of data.
-    pub fn get_data_watch(
-        &self,
-        path: &str,
-    ) -> impl Future<Output = Result<(Data, Stat, Watch), ClientError>> + use<> {
+    pub fn get_data_watch(&self, path: &str) -> impl Future<Output = Result<(Data, Stat, Watch), ClientError>> + use<> {
         let answer = self.absolute(path).map(|absolute| {
             let (registration, watch) = Registration::new(WatchList::Data, absolute.clone());
             let request = Request::GetData { path: &absolute, watch: true };
@@ -170,10 +164,7 @@ impl Client {
     }
 
     /// The names of the node's children in no particular order, and its stat.
-    pub fn get_children(
-        &self,
-        path: &str,
-    ) -> impl Future<Output = Result<(Vec<String>, Stat), ClientError>> + use<> {
+    pub fn get_children(&self, path: &str) -> impl Future<Output = Result<(Vec<String>, Stat), ClientError>> + use<> {
         let answer = self.absolute(path).map(|absolute| {
             let request = Request::GetChildren { path: &absolute, watch: false, with_stat: true };
             self.ask(path, &request, Effect::None)
@@ -199,10 +190,7 @@ impl Client {
     }
 
     /// Only the names of the node's children, by the older operation: a smaller reply.
-    pub fn get_children_names(
-        &self,
-        path: &str,
-    ) -> impl Future<Output = Result<Vec<String>, ClientError>> + use<> {
+    pub fn get_children_names(&self, path: &str) -> impl Future<Output = Result<Vec<String>, ClientError>> + use<> {
         let answer = self.absolute(path).map(|absolute| {
             let request = Request::GetChildren { path: &absolute, watch: false, with_stat: false };
             self.ask(path, &request, Effect::None)
@@ -271,8 +259,7 @@ impl Client {
 
     /// Proves an identity, now and on every later connection of the session. A refusal ends the session.
     pub fn add_auth(&self, scheme: &str, auth: &[u8]) -> impl Future<Output = Result<(), ClientError>> + use<> {
-        let promised = self.with_session(|session| session.add_auth(scheme, auth));
-        async move { promised.await }
+        self.with_session(|session| session.add_auth(scheme, auth))
     }
 
     /// Ends the session: its ephemeral nodes are deleted before this returns `Ok`. After an error they live until the session
@@ -315,10 +302,7 @@ pub(super) struct Answer {
 impl Answer {
     /// Waits and hands the decoded reply and the buffer that it borrows from to `read`; `None` from it means that the reply
     /// is not one to this operation.
-    pub(super) async fn read<T>(
-        self,
-        read: impl FnOnce(Reply<'_>, &Bytes) -> Option<T>,
-    ) -> Result<T, ClientError> {
+    pub(super) async fn read<T>(self, read: impl FnOnce(Reply<'_>, &Bytes) -> Option<T>) -> Result<T, ClientError> {
         let RawReply { error, body } = self.reply.await?;
         if error != ErrorCode::Ok.wire() {
             return Err(ClientError::refused(error, &self.path));

@@ -178,10 +178,6 @@ impl Session {
         self.id
     }
 
-    pub fn chroot(&self) -> &Chroot {
-        &self.chroot
-    }
-
     /// True from the call of close on: no reconnect, no new requests.
     pub fn is_closing(&self) -> bool {
         self.closing

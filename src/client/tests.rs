@@ -15,9 +15,8 @@ const PASSWORD: [u8; PASSWORD_BYTES] = *b"sixteen bytes ok";
 const WAIT: Duration = Duration::from_secs(20);
 
 fn on_shard<Fut: Future<Output = ()> + 'static>(test: impl FnOnce() -> Fut + Clone + Send + 'static) {
-    let shard = run_shards(&ShardsConfig::new(1), move |_| async move {
-        timeout(WAIT, test()).await.map_err(Into::into)
-    });
+    let shard =
+        run_shards(&ShardsConfig::new(1), move |_| async move { timeout(WAIT, test()).await.map_err(Into::into) });
     shard.unwrap().join().unwrap_or_else(|error| panic!("{error}"));
 }
 

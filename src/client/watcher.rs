@@ -283,7 +283,8 @@ mod tests {
     #[test]
     fn large_watch_sets_are_split_and_complete() {
         let mut table = WatchTable::default();
-        let paths: Vec<String> = (0..10_000).map(|n| format!("/brokers/topics/topic-with-a-long-name-{n:06}")).collect();
+        let paths: Vec<String> =
+            (0..10_000).map(|n| format!("/brokers/topics/topic-with-a-long-name-{n:06}")).collect();
         let watches: Vec<Watch> = paths
             .iter()
             .enumerate()

@@ -91,7 +91,7 @@ impl ClosedLoop {
     pub fn fill(&mut self, read_share: u64, now_us: u64, output: &mut Vec<u8>) {
         while self.in_flight() < self.outstanding {
             let random: u64 = self.random.random();
-            let key = ((random >> 32) * u64::from(self.workload.keys.count()) >> 32) as u32;
+            let key = (((random >> 32) * u64::from(self.workload.keys.count())) >> 32) as u32;
             let is_write = random & 0xffff_ffff >= read_share;
             let template = if is_write { &self.workload.set_data } else { &self.workload.get_data };
             template.append(xid(self.sent), key, &self.workload.keys, output);

@@ -165,8 +165,8 @@ struct Link {
 
 async fn open_all(config: &RatioConfig) -> Result<Vec<Link>, LoadError> {
     let hosts = config.hosts.clone();
-    let addresses = run_blocking("resolve", move || hosts.iter().map(first_address).collect::<io::Result<Vec<_>>>())
-        .await??;
+    let addresses =
+        run_blocking("resolve", move || hosts.iter().map(first_address).collect::<io::Result<Vec<_>>>()).await??;
     let mut links = Vec::new();
     for address in addresses.iter().cycle().take(config.connections) {
         links.push(Link::open(*address, config.session_timeout_ms).await?);
@@ -217,15 +217,16 @@ impl Link {
         let mut errors = Vec::with_capacity(count);
         while errors.len() < count {
             self.connection.receive().await.map_err(|error| self.failed(error))?;
-            self.connection.frames(|frame| {
-                let header = ReplyHeader::decode(&mut Input::new(frame)).map_err(|error| error.to_string())?;
-                if header.xid as usize != errors.len() {
-                    return Err(format!("reply to xid {} where {} is due", header.xid, errors.len()).into());
-                }
-                errors.push(header.error);
-                Ok(())
-            })
-            .map_err(|fault: Fault| fault.at(address))?;
+            self.connection
+                .frames(|frame| {
+                    let header = ReplyHeader::decode(&mut Input::new(frame)).map_err(|error| error.to_string())?;
+                    if header.xid as usize != errors.len() {
+                        return Err(format!("reply to xid {} where {} is due", header.xid, errors.len()).into());
+                    }
+                    errors.push(header.error);
+                    Ok(())
+                })
+                .map_err(|fault: Fault| fault.at(address))?;
         }
         Ok(errors)
     }
@@ -321,8 +322,7 @@ struct Window {
 /// Opens and closes the measured window and reads the CPU times at both ends.
 async fn watch_window(run: &Run, config: &RatioConfig) -> Result<Window, LoadError> {
     sleep(config.warmup).await;
-    let servers =
-        config.server_pids.iter().map(|pid| CpuReading::of(*pid)).collect::<io::Result<Vec<_>>>()?;
+    let servers = config.server_pids.iter().map(|pid| CpuReading::of(*pid)).collect::<io::Result<Vec<_>>>()?;
     let generator = CpuReading::of(std::process::id())?;
     let started_us = clock::monotonic_us();
     run.phase.set(Phase::Measured);

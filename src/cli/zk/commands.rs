@@ -8,11 +8,7 @@ use crate::protocol::zookeeper::{Acl, AddWatchMode, CreateFlags, ErrorCode, Stat
 use std::io::{self, IsTerminal, Write};
 
 /// Runs `command` from the command line: a watch that it set is waited for.
-pub(super) async fn run_and_wait(
-    client: &Client,
-    command: ZkCommand,
-    interrupts: &Interrupts,
-) -> Result<(), ZkError> {
+pub(super) async fn run_and_wait(client: &Client, command: ZkCommand, interrupts: &Interrupts) -> Result<(), ZkError> {
     match interrupts.or_stop(run(client, command, interrupts)).await? {
         Some(mut watch) => {
             interrupts
@@ -156,12 +152,7 @@ fn stat_line(stat: &Stat, wanted: bool) -> Result<(), ZkError> {
 }
 
 /// Prints events until ctrl-c, which is the way to end it, or until the session ends, which is a failure.
-async fn print_events(
-    client: &Client,
-    path: &str,
-    recursive: bool,
-    interrupts: &Interrupts,
-) -> Result<(), ZkError> {
+async fn print_events(client: &Client, path: &str, recursive: bool, interrupts: &Interrupts) -> Result<(), ZkError> {
     let mode = if recursive { AddWatchMode::PersistentRecursive } else { AddWatchMode::Persistent };
     let mut watch = client.add_watch(path, mode).await?;
     let events = interrupts.or_stop(async {

@@ -132,9 +132,6 @@ mod tests {
     fn errors_name_the_node_and_the_reason() {
         let refused = |code| ClientError::Refused { code, path: "/a/b".into() };
         assert_eq!(error(&refused(ErrorCode::NoNode), Doing::Other), "node /a/b does not exist");
-        assert_eq!(
-            error(&refused(ErrorCode::NoNode), Doing::Create),
-            "cannot create /a/b: its parent does not exist"
-        );
+        assert_eq!(error(&refused(ErrorCode::NoNode), Doing::Create), "cannot create /a/b: its parent does not exist");
     }
 }
