@@ -1,3 +1,9 @@
 //! The `ringkeeper` binary: parses the command line and hands over to [`ringkeeper::cli`].
 
-fn main() {}
+/// The system allocator holds on to memory after a million znodes were deleted, and is slower.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    ringkeeper::cli::main()
+}

@@ -1,4 +1,7 @@
 //! Small things of our own that no crate gives. Imports nothing of ours.
 
+pub mod coverage;
 mod ids;
+pub mod planted;
+
 pub use ids::{ConnectionId, SessionId, ShardId, Zxid};

@@ -50,12 +50,16 @@ pub fn bind_listeners(address: SocketAddr, shards: usize) -> io::Result<Vec<Boun
     let explain = |error: io::Error| {
         let text = match error.kind() {
             io::ErrorKind::AddrInUse => {
-                format!("cannot listen on {address}: address in use; another server is running there, stop it or choose another port")
+                format!(
+                    "cannot listen on {address}: address in use; another server is running there, stop it or choose another port"
+                )
             }
             io::ErrorKind::PermissionDenied => {
                 format!("cannot listen on {address}: {error}; ports below 1024 need CAP_NET_BIND_SERVICE")
             }
-            io::ErrorKind::AddrNotAvailable => format!("cannot listen on {address}: no interface of this machine has that address"),
+            io::ErrorKind::AddrNotAvailable => {
+                format!("cannot listen on {address}: no interface of this machine has that address")
+            }
             _ => format!("cannot listen on {address}: {error}"),
         };
         io::Error::new(error.kind(), text)

@@ -55,8 +55,9 @@ impl<M: Send + 'static> Mesh<M> {
 
     fn with_channel_batches(shards: usize, channel_batches: usize) -> Mesh<M> {
         let none = || (0..shards).map(|_| None).collect::<Vec<_>>();
-        let mut ends: Vec<_> =
-            (0..shards).map(|_| UnconnectedEnd { senders: none(), receivers: (0..shards).map(|_| None).collect() }).collect();
+        let mut ends: Vec<_> = (0..shards)
+            .map(|_| UnconnectedEnd { senders: none(), receivers: (0..shards).map(|_| None).collect() })
+            .collect();
         for from in 0..shards {
             for to in (0..shards).filter(|&to| to != from) {
                 let (sender, receiver) = new_bounded(channel_batches);
@@ -75,7 +76,8 @@ impl<M: Send + 'static> Mesh<M> {
         let end = end.expect("a shard connects to a mesh once");
         // A half registers itself when first polled and then waits for its other half. Connected one after the other, two
         // shards would each wait for a half that the other has not come to; so all of them go at once.
-        let sending: Vec<_> = end.senders.into_iter().map(|half| half.map(|half| spawn(Queue::Serving, half.connect()))).collect();
+        let sending: Vec<_> =
+            end.senders.into_iter().map(|half| half.map(|half| spawn(Queue::Serving, half.connect()))).collect();
         let receiving: Vec<_> =
             end.receivers.into_iter().map(|half| half.map(|half| spawn(Queue::Serving, half.connect()))).collect();
         let mut outgoing = Vec::new();
@@ -135,7 +137,12 @@ enum State {
 
 impl<M: Send + 'static> Outgoing<M> {
     fn new(channel: ConnectedSender<Vec<M>>) -> Outgoing<M> {
-        Outgoing { channel, pending: RefCell::new(Vec::new()), state: Cell::new(State::Open), closing: Cell::new(false) }
+        Outgoing {
+            channel,
+            pending: RefCell::new(Vec::new()),
+            state: Cell::new(State::Open),
+            closing: Cell::new(false),
+        }
     }
 
     /// Offers all pending messages to the channel; `empty` becomes the next pending batch.

@@ -103,10 +103,14 @@ fn raise_soft_limit(resource: Resource) -> u64 {
 
 /// Splits three quarters of the locked-memory limit among the rings of all shards.
 fn plan_io_memory(shards: usize, locked_max: u64, warnings: &mut Vec<String>) -> Result<usize, PreflightError> {
-    const ADVICE: &str = "Set LimitMEMLOCK=infinity in the service's unit, or raise memlock in /etc/security/limits.conf";
+    const ADVICE: &str =
+        "Set LimitMEMLOCK=infinity in the service's unit, or raise memlock in /etc/security/limits.conf";
     if locked_max < LOCKED_MEMORY_MIN {
         return refuse(
-            format_args!("this process may lock {} KiB of memory, but io_uring needs at least 512 KiB", locked_max >> 10),
+            format_args!(
+                "this process may lock {} KiB of memory, but io_uring needs at least 512 KiB",
+                locked_max >> 10
+            ),
             ADVICE,
         );
     }
@@ -154,18 +158,26 @@ fn try_io_uring(kernel: &str) -> Result<(), PreflightError> {
 fn explain_io_uring(kernel: &str, number: Option<i32>, text: &str, disabled: &str) -> Result<(), PreflightError> {
     let problem = format!("io_uring does not work on this machine (kernel {kernel}): {text}");
     match (number.map(rustix::io::Errno::from_raw_os_error), disabled) {
-        (_, "1") => refuse(problem, "kernel.io_uring_disabled is 1: set it to 0 with sysctl, or put this user in kernel.io_uring_group"),
+        (_, "1") => refuse(
+            problem,
+            "kernel.io_uring_disabled is 1: set it to 0 with sysctl, or put this user in kernel.io_uring_group",
+        ),
         (_, "2") => refuse(problem, "kernel.io_uring_disabled is 2: set it to 0 with sysctl"),
         (Some(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS), _) => refuse(
             problem,
             "A seccomp filter forbids it, as in the default profile of container runtimes: permit io_uring_setup, io_uring_enter and \
              io_uring_register there",
         ),
-        (Some(rustix::io::Errno::NOSYS), _) => refuse(problem, "Use a kernel built with io_uring, 5.8 or later; 6.x is tested"),
-        (Some(rustix::io::Errno::NOMEM), _) => {
-            refuse(problem, "Raise the locked-memory limit (LimitMEMLOCK), or stop other users of io_uring under this user")
+        (Some(rustix::io::Errno::NOSYS), _) => {
+            refuse(problem, "Use a kernel built with io_uring, 5.8 or later; 6.x is tested")
         }
-        (Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE), _) => refuse(problem, "Raise the open-file limit (LimitNOFILE)"),
+        (Some(rustix::io::Errno::NOMEM), _) => refuse(
+            problem,
+            "Raise the locked-memory limit (LimitMEMLOCK), or stop other users of io_uring under this user",
+        ),
+        (Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE), _) => {
+            refuse(problem, "Raise the open-file limit (LimitNOFILE)")
+        }
         _ => refuse(problem, "Run `ringkeeper doctor` for details about this machine"),
     }
 }
@@ -175,7 +187,12 @@ fn try_direct_io(directory: &Path, warnings: &mut Vec<String>) -> Result<(), Pre
     let where_ = directory.display();
     let statfs = match rustix::fs::statfs(directory) {
         Ok(statfs) => statfs,
-        Err(error) => return refuse(format_args!("cannot use the directory {where_}: {error}"), "Create it, or correct its path"),
+        Err(error) => {
+            return refuse(
+                format_args!("cannot use the directory {where_}: {error}"),
+                "Create it, or correct its path",
+            );
+        }
     };
     if statfs.f_type as u64 == TMPFS_MAGIC {
         warnings.push(format!("{where_} is on tmpfs: nothing in it survives a restart of the machine"));
@@ -197,7 +214,10 @@ fn try_direct_io(directory: &Path, warnings: &mut Vec<String>) -> Result<(), Pre
         write_direct(&file)
     };
     if let Err(error) = fs::remove_file(&path) {
-        return refuse(format_args!("cannot remove {}: {error}", path.display()), "Correct the directory's permissions");
+        return refuse(
+            format_args!("cannot remove {}: {error}", path.display()),
+            "Correct the directory's permissions",
+        );
     }
     match outcome {
         Ok(()) => Ok(()),

@@ -43,8 +43,7 @@ thread_local! {
 
 /// Creates the queues of the executor that runs on this thread. Called once, before any task is spawned.
 pub(super) fn create() {
-    let queue =
-        |shares, name: &str| executor().create_task_queue(Shares::Static(shares), Latency::NotImportant, name);
+    let queue = |shares, name: &str| executor().create_task_queue(Shares::Static(shares), Latency::NotImportant, name);
     QUEUES.set(Some(ShardQueues {
         serving: queue(SERVING_SHARES, "serving"),
         log_write: queue(LOG_WRITE_SHARES, "log_write"),

@@ -69,13 +69,15 @@ impl Socket {
     ///
     /// 0 is the end of the stream: the peer has closed its side, or [`Socket::close`] was called here.
     pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        poll_fn(|cx| {
-            if self.closed.get() {
-                return Poll::Ready(Ok(0));
-            }
-            Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buffer)
-        })
-        .await
+        poll_fn(|cx| self.poll_read(cx, buffer)).await
+    }
+
+    /// [`Socket::read`] for a buffer that is only borrowed while the socket is asked, so that idle connections hold none.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.closed.get() {
+            return Poll::Ready(Ok(0));
+        }
+        Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buffer)
     }
 
     /// Sends what the kernel takes now. `WouldBlock` when it takes nothing: then use [`Socket::write`].
@@ -145,4 +147,3 @@ impl Drop for Socket {
         self.close();
     }
 }
-

@@ -45,7 +45,9 @@ pub type StallHandler = Box<dyn Fn(ShardId, u64) + Send>;
 /// Ends the process with a message. The default handler.
 pub fn abort_on_stall() -> StallHandler {
     Box::new(|shard, stalled_ms| {
-        tracing::error!("shard {shard} has not turned for {stalled_ms} ms; aborting so that a supervisor can restart the server");
+        tracing::error!(
+            "shard {shard} has not turned for {stalled_ms} ms; aborting so that a supervisor can restart the server"
+        );
         std::process::abort();
     })
 }

@@ -67,7 +67,8 @@ impl File {
     /// Overwriting blocks that were written before needs no journal commit at the next sync; merely reserved ones do.
     async fn fill_with_zeros(&self, bytes: u64) -> Result<()> {
         let zeros = |bytes: u64| {
-            let mut zeros = allocate_dma_buffer_global((bytes.min(STREAM_BYTES as u64) as usize).next_multiple_of(BLOCK_BYTES));
+            let mut zeros =
+                allocate_dma_buffer_global((bytes.min(STREAM_BYTES as u64) as usize).next_multiple_of(BLOCK_BYTES));
             zeros.as_bytes_mut().fill(0);
             Rc::new(zeros)
         };
@@ -119,6 +120,8 @@ async fn write_whole(file: &DmaFile, path: &Path, memory: Rc<DmaBuffer>, offset:
     Ok(())
 }
 
+type PendingRead = Task<std::result::Result<ReadResult, glommio::GlommioError<()>>>;
+
 /// Reads a file from an offset to its end, several requests ahead.
 pub(super) struct Reader {
     file: Rc<DmaFile>,
@@ -129,7 +132,7 @@ pub(super) struct Reader {
     next: u64,
     /// Bytes of the first chunk that lie before the wanted offset.
     skip: usize,
-    in_flight: VecDeque<(u64, Task<std::result::Result<ReadResult, glommio::GlommioError<()>>>)>,
+    in_flight: VecDeque<(u64, PendingRead)>,
 }
 
 impl Reader {

@@ -1,1 +1,189 @@
-//! Not built yet.
+//! Who may do what: identities, schemes, and the check of an access control list. Pure.
+//!
+//! Schemes: `world`, `auth` (expanded when an ACL is set), `digest`, `ip`, and `super`, which an ACL cannot name and which
+//! may do everything (reference: zookeeper.md 3.7 and 1.7).
+
+mod digest;
+mod ip;
+
+pub use digest::{DigestAlgorithm, digest_id};
+
+use super::tree::AclList;
+use crate::protocol::zookeeper::{Acl, AclVector, Id, permission};
+use core::net::IpAddr;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// What the operator decided about authentication.
+#[derive(Clone, Debug, Default)]
+pub struct AuthConfig {
+    /// `skipACL=yes`: everybody may do everything.
+    pub skip_acl: bool,
+    /// `DigestAuthenticationProvider.superDigest`: `super:base64(digest("super:password"))`.
+    pub super_digest: Option<String>,
+    /// `DigestAuthenticationProvider.enabled=false` takes the scheme away.
+    pub digest_disabled: bool,
+    /// `DigestAuthenticationProvider.digestAlg`.
+    pub digest_algorithm: DigestAlgorithm,
+}
+
+/// The identities that a connection has proved; shared with the requests that it has under way.
+pub type Identities = Arc<Vec<Id>>;
+
+/// The ACL names nobody, or somebody in a way that its scheme refuses: INVALIDACL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("invalid ACL")]
+pub struct InvalidAcl;
+
+/// Unknown scheme or wrong credentials: AUTHFAILED, then the connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("authentication failed")]
+pub struct AuthFailed;
+
+/// What every connection starts with: its address.
+pub fn initial_identities(peer: IpAddr) -> Identities {
+    Arc::new(vec![Id::new("ip", peer.to_canonical().to_string())])
+}
+
+impl AuthConfig {
+    /// True when one of `identities` holds one of the bits `perms` in `acl`.
+    pub fn allows(&self, acl: &AclList, perms: i32, identities: &[Id]) -> bool {
+        if self.skip_acl || acl.world_perms() & perms != 0 || acl.entries().is_empty() {
+            return true;
+        }
+        identities.iter().any(|id| id.scheme == "super")
+            || acl.entries().iter().filter(|entry| entry.perms & perms != 0).any(|entry| {
+                identities.iter().any(|id| id.scheme == entry.id.scheme && self.matches(&entry.id, &id.id))
+            })
+    }
+
+    fn matches(&self, wanted: &Id, id: &str) -> bool {
+        match wanted.scheme.as_str() {
+            "digest" => !self.digest_disabled && wanted.id == id,
+            "ip" => ip::matches(&wanted.id, id),
+            _ => false,
+        }
+    }
+
+    /// The list that is stored for the list a client gave: without duplicates, `auth` replaced by whom the connection is.
+    pub fn fix_acl(&self, given: &AclVector<'_>, identities: &[Id]) -> Result<Vec<Acl>, InvalidAcl> {
+        let mut unique: Vec<Acl> = Vec::new();
+        for acl in given.to_vec() {
+            if !unique.contains(&acl) {
+                unique.push(acl);
+            }
+        }
+        let mut fixed = Vec::with_capacity(unique.len());
+        for acl in unique {
+            match acl.id.scheme.as_str() {
+                "world" if acl.id.id == "anyone" => fixed.push(acl),
+                "auth" => {
+                    let before = fixed.len();
+                    let authenticated = identities.iter().filter(|id| id.scheme == "digest" && !self.digest_disabled);
+                    fixed.extend(authenticated.map(|id| Acl { perms: acl.perms, id: id.clone() }));
+                    if fixed.len() == before {
+                        return Err(InvalidAcl);
+                    }
+                }
+                "digest" if !self.digest_disabled && digest::is_valid_id(&acl.id.id) => fixed.push(acl),
+                "ip" if ip::is_valid_id(&acl.id.id) => fixed.push(acl),
+                _ => return Err(InvalidAcl),
+            }
+        }
+        if fixed.is_empty() { Err(InvalidAcl) } else { Ok(fixed) }
+    }
+
+    /// The identities after `auth` was proved under `scheme`, or a refusal.
+    pub fn authenticate(&self, scheme: &str, auth: &[u8], identities: &Identities) -> Result<Identities, AuthFailed> {
+        match scheme {
+            "digest" if !self.digest_disabled => {
+                let id = digest_id(self.digest_algorithm, auth);
+                let mut proved = identities.to_vec();
+                if self.super_digest.as_deref() == Some(id.as_str()) {
+                    add(&mut proved, Id::new("super", ""));
+                }
+                add(&mut proved, Id::new("digest", id));
+                Ok(Arc::new(proved))
+            }
+            "ip" => Ok(identities.clone()),
+            _ => Err(AuthFailed),
+        }
+    }
+
+    /// The list as getACL shows it: without ADMIN, digests are masked.
+    pub fn masked(&self, acl: &AclList, identities: &[Id]) -> Vec<Acl> {
+        let admin = self.allows(acl, permission::ADMIN, identities);
+        acl.entries()
+            .iter()
+            .cloned()
+            .map(|mut entry| {
+                if !admin && entry.id.scheme == "digest" {
+                    let user = entry.id.id.split(':').next().unwrap_or_default();
+                    entry.id.id = format!("{user}:x");
+                }
+                entry
+            })
+            .collect()
+    }
+}
+
+fn add(identities: &mut Vec<Id>, id: Id) {
+    if !identities.contains(&id) {
+        identities.push(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acl(perms: i32, scheme: &str, id: &str) -> Acl {
+        Acl { perms, id: Id::new(scheme, id) }
+    }
+
+    fn fix(config: &AuthConfig, acls: &[Acl], ids: &[Id]) -> Result<Vec<Acl>, InvalidAcl> {
+        let mut scratch = Vec::new();
+        config.fix_acl(&AclVector::from_acls(acls, &mut scratch), ids)
+    }
+
+    /// "auth" stands for whom the connection is; an address is not an authentication.
+    #[test]
+    fn auth_expands_to_digest_identities_only() {
+        let config = AuthConfig::default();
+        let ids = initial_identities("127.0.0.1".parse().unwrap());
+        assert_eq!(fix(&config, &[acl(31, "auth", "")], &ids), Err(InvalidAcl));
+        let ids = config.authenticate("digest", b"bob:secret", &ids).unwrap();
+        let fixed = fix(&config, &[acl(1, "auth", "ignored"), acl(1, "auth", "ignored")], &ids).unwrap();
+        assert_eq!(fixed, [acl(1, "digest", &digest_id(DigestAlgorithm::Sha1, b"bob:secret"))]);
+    }
+
+    /// Every list that a scheme refuses is INVALIDACL, above all "super", which would be a back door.
+    #[test]
+    fn lists_that_name_nobody_are_refused() {
+        for bad in [
+            acl(31, "world", "someone"),
+            acl(31, "super", ""),
+            acl(31, "digest", "nocolon"),
+            acl(31, "digest", "a:b:c"),
+            acl(31, "ip", "nonsense"),
+            acl(31, "ip", "10.0.0.0/33"),
+            acl(31, "", ""),
+        ] {
+            assert_eq!(fix(&AuthConfig::default(), std::slice::from_ref(&bad), &[]), Err(InvalidAcl), "{bad:?}");
+        }
+        assert_eq!(fix(&AuthConfig::default(), &[], &[]), Err(InvalidAcl));
+    }
+
+    /// The super user's digest adds an identity that passes every check.
+    #[test]
+    fn super_digest_may_do_everything() {
+        let config =
+            AuthConfig { super_digest: Some("super:xQJmxLMiHGwaqBvst5y6rkB6HQs=".into()), ..AuthConfig::default() };
+        let anonymous = initial_identities("127.0.0.1".parse().unwrap());
+        let root = config.authenticate("digest", b"super:admin", &anonymous).unwrap();
+        let list = AclList::new(vec![acl(permission::READ, "digest", "bob:x")]);
+        assert!(!config.allows(&list, permission::WRITE, &anonymous));
+        assert!(config.allows(&list, permission::WRITE, &root));
+        assert_eq!(config.authenticate("world", b"anyone", &anonymous), Err(AuthFailed));
+    }
+}

@@ -1,1 +1,34 @@
-//! Not built yet.
+//! The way of a request through a server: pure.
+//!
+//! ```text
+//! home shard ──WriteRequest──► Sequencer ──prep──► proposals ──log──► committed batches ──► every Shard
+//!      ▲                          │   ▲                                                        │
+//!      │                          └lookups┘ (same FIFO as the batches)                         │
+//!      └────────── replies and events, built from the transaction itself ◄─────────────────────┘
+//! ```
+//!
+//! - [`txn`]: what a committed transaction says: results, not intentions.
+//! - [`message`]: what shards and the sequencer say to each other.
+//! - [`Outstanding`]: what has been proposed and not yet applied everywhere.
+//! - [`prep`]: turns a request into results, against the outstanding changes and the records of the owner shards.
+//! - [`Sequencer`]: gives the order: queues requests, runs prep, hands committed batches out.
+//! - [`Shard`]: owns a part of the tree and a share of the connections; applies batches, answers reads.
+//!
+//! Invariants: nothing here waits; every method does its work and returns what must be sent. The only thing that changes a
+//! tree is [`Shard::apply`] of a committed batch. Time and randomness are arguments.
+
+pub mod message;
+mod outstanding;
+pub mod prep;
+mod sequencer;
+mod shard;
+pub mod txn;
+
+pub use outstanding::Outstanding;
+pub use sequencer::{LocalRecords, Sequencer, SequencerConfig, SequencerOutputs, Target};
+pub use shard::{ApplyError, ConnectionState, Shard, ShardConfig, ShardOutputs};
+
+#[cfg(test)]
+mod test_server;
+#[cfg(test)]
+mod tests;

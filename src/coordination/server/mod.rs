@@ -1,1 +1,19 @@
-//! Not built yet.
+//! The server: carries bytes and messages between sockets, disk and the pure cores.
+//!
+//! Each shard runs a [`shard_driver`]: its core, its connections and its end of the mesh. Shard 0 also carries the
+//! [`sequencer_driver`]: the sequencer and the transaction log. Nothing here decides about order; after every wake-up the
+//! driver delivers what the cores put out, hands message batches to the mesh, and sends what each connection has ready in
+//! one send.
+//!
+//! Start: shard 0 reads the log and hands its transactions to all shards through the same FIFO that commits take; when
+//! the opening record of the new epoch is durable and handed over, every shard opens its listener.
+
+mod connection;
+mod message;
+mod report;
+mod sequencer_driver;
+mod shard_driver;
+mod start;
+mod words;
+
+pub use start::{Server, ServerError, ServerOptions};

@@ -120,9 +120,9 @@ impl<'a> MultiOp<'a> {
             Some(OpCode::Create2) => MultiOp::Create(Self::known_flags(Create::decode(input, true)?)?),
             Some(OpCode::Delete) => MultiOp::Delete { path: input.string()?, version: input.i32()? },
             Some(OpCode::SetData) => {
-                MultiOp::SetData { path: input.string()?, data: input.buffer()?, version: input.i32()? }
+                MultiOp::SetData { path: validated(input)?, data: input.buffer()?, version: input.i32()? }
             }
-            Some(OpCode::Check) => MultiOp::Check { path: input.string()?, version: input.i32()? },
+            Some(OpCode::Check) => MultiOp::Check { path: validated(input)?, version: input.i32()? },
             Some(OpCode::GetData) => {
                 let path = input.string()?;
                 input.bool()?;
@@ -282,6 +282,11 @@ pub enum Request<'a> {
     CloseSession,
 }
 
+/// A path that validation will look at: a null one is refused there like an empty one, with BADARGUMENTS.
+fn validated<'a>(input: &mut Input<'a>) -> Result<&'a str, JuteError> {
+    Ok(input.ustring()?.unwrap_or_default())
+}
+
 impl<'a> Request<'a> {
     /// Reads the record of operation `op`. Bytes behind a well-formed record are ignored, as ZooKeeper does.
     pub fn decode(op: i32, body: &'a [u8]) -> Result<Request<'a>, RequestError> {
@@ -295,7 +300,7 @@ impl<'a> Request<'a> {
             OpCode::SetData => Request::SetData { path: input.string()?, data: input.buffer()?, version: input.i32()? },
             OpCode::GetAcl => Request::GetAcl { path: input.string()? },
             OpCode::SetAcl => {
-                Request::SetAcl { path: input.string()?, acl: AclVector::decode(input)?, version: input.i32()? }
+                Request::SetAcl { path: validated(input)?, acl: AclVector::decode(input)?, version: input.i32()? }
             }
             OpCode::GetChildren => {
                 Request::GetChildren { path: input.string()?, watch: input.bool()?, with_stat: false }

@@ -1,0 +1,406 @@
+//! The transaction log on disk, to the byte. All integers are little-endian.
+//!
+//! # Files
+//! The log is a chain of segment files `log.<life>` (16 hex digits) of a fixed size. A segment's **life** is a number that
+//! is never used twice in a data directory; a recycled file starts a new life under a new name. A file that waits to be
+//! recycled is `spare.<its last life>`. The driver prepares a segment under such a name and renames it to `log.<life>` when
+//! its header is durable, so a `log.` file with a bad header has been damaged.
+//!
+//! ```text
+//! segment   0                  block_bytes                                               segment_bytes
+//!           +------------------+--------------+---------+-------------------+-- - - - - -+
+//!           | segment header   | block        | block   | block             | old or zero|
+//!           +------------------+--------------+---------+-------------------+-- - - - - -+
+//!
+//! segment header (64 bytes used, zeros up to block_bytes)
+//!   0  magic "RKTL"           16  previous life u64       40  segment bytes u64
+//!   4  format version u32     24  keep-to zxid u64        48  block bytes u32
+//!   8  life u64               32  stream id u64           52  zero (8)     60  crc32c of bytes 0..60
+//!
+//! block (starts at a multiple of block_bytes, padded with zeros to one; one block = one flush)
+//!   0  magic "RKBL"           24  offset in file u64      56  first record offset u32
+//!   4  header crc32c          32  first zxid u64          60  flags u32
+//!   8  payload crc32c         40  previous zxid u64           bit 0: written without sync
+//!  12  payload bytes u32      48  durable zxid u64        64  payload
+//!  16  life u64
+//!
+//! payload   a piece of the record stream. A record runs on into the next blocks and segments when it is larger than the
+//!           room (rule C9); its 12-byte head never does.
+//! record    0  record bytes u32 (without this head)      4  zxid u64     12  the bytes
+//! ```
+//!
+//! # Meaning
+//! - **previous life**: the segment before this one in the stream, 0 when the stream begins here. The log is what one
+//!   reaches from the highest life along these links; any other segment file is void.
+//! - **keep-to zxid**: `Zxid::MAX` in a segment that just continues the one before. Otherwise the stream was cut: what the
+//!   earlier segments hold above this zxid is void (a torn tail, an unfinished record, a TRUNC). So a cut becomes effective
+//!   atomically, when the new segment gets its name. With previous life 0 it is the position at which the log begins.
+//! - **stream id**: a random number of this data directory's log. With the life it seeds both checksums of a block: a
+//!   recycled segment's old blocks are not blocks of the new life (rule C6), and a client that stores the image of a block in
+//!   a znode cannot make one.
+//! - **offset in file**: a write that the device put elsewhere is noticed.
+//! - **previous zxid**: of the last record that starts before this block; **first zxid** and **first record offset** (in
+//!   the payload): of the first that starts in it, 0 and `0xffff_ffff` if none does.
+//! - **durable zxid**: every record up to here was durable when the block was made (rule E6). Nothing is written to a block
+//!   again, so from then on these records can be missing only through damage.
+//! - **written without sync**: the flushes before this one need not have reached the disk (`forceSync=no`), so this block
+//!   proves nothing beyond its durable zxid. Otherwise a good block header proves that every block before it was good.
+//! - The two checksums are apart so that the header alone, which fits in one sector, is evidence even when the payload is
+//!   torn.
+
+use crate::base::Zxid;
+use std::fmt;
+use thiserror::Error;
+
+/// Version of the format written; readers refuse any other.
+pub const LOG_FORMAT_VERSION: u32 = 1;
+/// The usual block: what every disk writes without reading first. Larger only on devices with larger logical blocks.
+pub const BLOCK_BYTES_DEFAULT: u32 = 4096;
+/// Used bytes of a segment header, which takes a whole block.
+pub const SEGMENT_HEADER_BYTES: usize = 64;
+/// Bytes of a block header.
+pub const BLOCK_HEADER_BYTES: usize = 64;
+/// Bytes of a record's head: length and zxid.
+pub const RECORD_HEAD_BYTES: usize = 12;
+/// Longest record, bytes without its head. Checked when writing, and before anything is allocated when reading.
+pub const RECORD_BYTES_MAX: u32 = 512 << 20;
+
+const SEGMENT_MAGIC: [u8; 4] = *b"RKTL";
+const BLOCK_MAGIC: [u8; 4] = *b"RKBL";
+const FLAG_WITHOUT_SYNC: u32 = 1;
+const NO_RECORD_STARTS: u32 = u32::MAX;
+const FILE_PREFIX: &str = "log.";
+const SPARE_PREFIX: &str = "spare.";
+
+const _: () = assert!(BLOCK_HEADER_BYTES <= 512, "a block header must fit in the smallest sector");
+
+/// A segment's life: unique in a data directory and growing. 0 is "none".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Life(pub u64);
+
+impl Life {
+    /// No segment.
+    pub const NONE: Life = Life(0);
+
+    /// The name of this life's segment file.
+    pub fn file_name(self) -> String {
+        format!("{FILE_PREFIX}{:016x}", self.0)
+    }
+
+    /// The life whose segment file has this name; `None` for any other file.
+    pub fn from_file_name(name: &str) -> Option<Life> {
+        parse_life(name.strip_prefix(FILE_PREFIX)?)
+    }
+
+    /// The name under which the file of this life waits to be recycled. It keeps the number, so that a life whose blocks
+    /// are still in some file is never given out again (rule C6).
+    pub fn spare_file_name(self) -> String {
+        format!("{SPARE_PREFIX}{:016x}", self.0)
+    }
+
+    /// The life whose spare file has this name; `None` for any other file.
+    pub fn from_spare_file_name(name: &str) -> Option<Life> {
+        parse_life(name.strip_prefix(SPARE_PREFIX)?)
+    }
+}
+
+fn parse_life(digits: &str) -> Option<Life> {
+    let canonical = digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    u64::from_str_radix(digits, 16).ok().filter(|life| canonical && *life != 0).map(Life)
+}
+
+impl fmt::Display for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.0)
+    }
+}
+
+/// The head of a segment file. See the module documentation for the meaning of each field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentHeader {
+    /// The number of this life of the file.
+    pub life: Life,
+    /// The segment before this one, [`Life::NONE`] if the log begins here.
+    pub previous_life: Life,
+    /// What earlier segments hold above this is void; [`Zxid::MAX`] if this segment just continues.
+    pub keep_to: Zxid,
+    /// Random number of this data directory's log.
+    pub stream_id: u64,
+    /// Size of the segment, bytes, header included.
+    pub segment_bytes: u64,
+    /// Blocks start at multiples of this, bytes.
+    pub block_bytes: u32,
+}
+
+/// Why a segment header cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SegmentFault {
+    /// Fewer bytes than a header has.
+    #[error("the file ends inside the segment header")]
+    Short,
+    /// The checksum does not match, or there is no magic.
+    #[error("the segment header is damaged")]
+    Checksum,
+    /// Written by another version.
+    #[error("log format version {0} is not known to this server")]
+    Version(u32),
+    /// The file carries the header of another life.
+    #[error("the file holds the segment of life {0}")]
+    OtherLife(Life),
+    /// Checksum good, values impossible.
+    #[error("the segment header has impossible sizes")]
+    Sizes,
+}
+
+impl SegmentHeader {
+    /// The header as its whole block, `block_bytes` long.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.block_bytes as usize];
+        bytes[0..4].copy_from_slice(&SEGMENT_MAGIC);
+        put_u32(&mut bytes, 4, LOG_FORMAT_VERSION);
+        put_u64(&mut bytes, 8, self.life.0);
+        put_u64(&mut bytes, 16, self.previous_life.0);
+        put_u64(&mut bytes, 24, self.keep_to.0);
+        put_u64(&mut bytes, 32, self.stream_id);
+        put_u64(&mut bytes, 40, self.segment_bytes);
+        put_u32(&mut bytes, 48, self.block_bytes);
+        let crc = crc32c::crc32c(&bytes[..60]);
+        put_u32(&mut bytes, 60, crc);
+        bytes
+    }
+
+    /// Reads the header of the file named for `life` from its first bytes.
+    pub fn decode(bytes: &[u8], life: Life) -> Result<SegmentHeader, SegmentFault> {
+        let head = bytes.get(..SEGMENT_HEADER_BYTES).ok_or(SegmentFault::Short)?;
+        if head[0..4] != SEGMENT_MAGIC || crc32c::crc32c(&head[..60]) != get_u32(head, 60) {
+            return Err(SegmentFault::Checksum);
+        }
+        let version = get_u32(head, 4);
+        if version != LOG_FORMAT_VERSION {
+            return Err(SegmentFault::Version(version));
+        }
+        let header = SegmentHeader {
+            life: Life(get_u64(head, 8)),
+            previous_life: Life(get_u64(head, 16)),
+            keep_to: Zxid(get_u64(head, 24)),
+            stream_id: get_u64(head, 32),
+            segment_bytes: get_u64(head, 40),
+            block_bytes: get_u32(head, 48),
+        };
+        if header.life != life {
+            return Err(SegmentFault::OtherLife(header.life));
+        }
+        let links_back = header.previous_life < header.life;
+        if !links_back || check_sizes(header.segment_bytes, header.block_bytes).is_err() {
+            return Err(SegmentFault::Sizes);
+        }
+        Ok(header)
+    }
+
+    /// What seeds the checksums of this segment's blocks.
+    pub fn seed(&self) -> BlockSeed {
+        BlockSeed::new(self.stream_id, self.life)
+    }
+
+    /// Whether the log was cut before this segment.
+    pub fn is_cut(&self) -> bool {
+        self.keep_to != Zxid::MAX
+    }
+}
+
+/// Whether a segment of this size can be written: blocks a power of two of at least 4096, and room for some of them.
+pub fn check_sizes(segment_bytes: u64, block_bytes: u32) -> Result<(), SegmentFault> {
+    let block_fits = block_bytes.is_power_of_two() && (4096..=1 << 20).contains(&block_bytes);
+    let segment_fits = segment_bytes.is_multiple_of(u64::from(block_bytes))
+        && segment_bytes >= 4 * u64::from(block_bytes)
+        && segment_bytes <= 1 << 32;
+    if block_fits && segment_fits { Ok(()) } else { Err(SegmentFault::Sizes) }
+}
+
+/// The initial checksum value of one segment life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockSeed(u32);
+
+impl BlockSeed {
+    /// From the random stream id and the life.
+    pub fn new(stream_id: u64, life: Life) -> BlockSeed {
+        let stream = crc32c::crc32c(&stream_id.to_le_bytes());
+        BlockSeed(crc32c::crc32c_append(stream, &life.0.to_le_bytes()))
+    }
+
+    fn checksum(self, bytes: &[u8]) -> u32 {
+        crc32c::crc32c_append(self.0, bytes)
+    }
+}
+
+/// The head of a block. See the module documentation for the meaning of each field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockHeader {
+    /// Length of the payload, bytes without padding; 0 in the block of an idle log.
+    pub payload_bytes: u32,
+    /// Life of the segment the block belongs to.
+    pub life: Life,
+    /// Where in the file the block belongs, bytes.
+    pub offset: u64,
+    /// Zxid of the first record that starts in this block and its place in the payload.
+    pub first_record: Option<(Zxid, u32)>,
+    /// Zxid of the last record that starts before this block.
+    pub previous_zxid: Zxid,
+    /// Everything up to here was durable when the block was made.
+    pub durable_zxid: Zxid,
+    /// Whether each flush before this one was synced.
+    pub synced: bool,
+}
+
+/// Why there is no good block at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum BlockFault {
+    /// The file ends before a block header would.
+    #[error("end of the segment")]
+    SegmentEnd,
+    /// Zeros, or the middle of something older.
+    #[error("no block")]
+    NotABlock,
+    /// A block of an earlier life of the file.
+    #[error("a block of earlier life {0}")]
+    OtherLife(Life),
+    /// The header is of this life but its checksum does not match.
+    #[error("the block header is damaged")]
+    HeaderChecksum,
+    /// A good header that belongs elsewhere: the device wrote it to the wrong place.
+    #[error("a block that belongs at offset {belongs_at}")]
+    Misplaced {
+        /// Its right place in the file, bytes.
+        belongs_at: u64,
+        /// What it proves to have been durable.
+        durable_zxid: Zxid,
+    },
+    /// The header is good, the payload is not.
+    #[error("the payload of the block is damaged or torn")]
+    PayloadChecksum(BlockHeader),
+}
+
+impl BlockHeader {
+    /// Writes header and checksums over the first [`BLOCK_HEADER_BYTES`] of `block`, whose payload follows them, and pads
+    /// with zeros to a multiple of `block_bytes`.
+    pub fn seal(&self, block: &mut Vec<u8>, seed: BlockSeed, block_bytes: u32) {
+        let payload_end = BLOCK_HEADER_BYTES + self.payload_bytes as usize;
+        assert_eq!(block.len(), payload_end, "a block is its header's room and its payload");
+        let payload_crc = seed.checksum(&block[BLOCK_HEADER_BYTES..]);
+        let (first_zxid, first_offset) = self.first_record.unwrap_or((Zxid::ZERO, NO_RECORD_STARTS));
+        block[0..4].copy_from_slice(&BLOCK_MAGIC);
+        put_u32(block, 8, payload_crc);
+        put_u32(block, 12, self.payload_bytes);
+        put_u64(block, 16, self.life.0);
+        put_u64(block, 24, self.offset);
+        put_u64(block, 32, first_zxid.0);
+        put_u64(block, 40, self.previous_zxid.0);
+        put_u64(block, 48, self.durable_zxid.0);
+        put_u32(block, 56, first_offset);
+        put_u32(block, 60, if self.synced { 0 } else { FLAG_WITHOUT_SYNC });
+        let header_crc = seed.checksum(&block[8..BLOCK_HEADER_BYTES]);
+        put_u32(block, 4, header_crc);
+        block.resize(payload_end.next_multiple_of(block_bytes as usize), 0);
+    }
+
+    /// Reads the block header at the start of `bytes`, found at `offset` of the segment of `life`.
+    pub fn decode(bytes: &[u8], life: Life, seed: BlockSeed, offset: u64) -> Result<BlockHeader, BlockFault> {
+        let head = bytes.get(..BLOCK_HEADER_BYTES).ok_or(BlockFault::SegmentEnd)?;
+        if head[0..4] != BLOCK_MAGIC {
+            return Err(BlockFault::NotABlock);
+        }
+        let written_in = Life(get_u64(head, 16));
+        if written_in != life {
+            return Err(BlockFault::OtherLife(written_in));
+        }
+        let flags = get_u32(head, 60);
+        if seed.checksum(&head[8..]) != get_u32(head, 4) || flags & !FLAG_WITHOUT_SYNC != 0 {
+            return Err(BlockFault::HeaderChecksum);
+        }
+        let first_offset = get_u32(head, 56);
+        let header = BlockHeader {
+            payload_bytes: get_u32(head, 12),
+            life,
+            offset: get_u64(head, 24),
+            first_record: (first_offset != NO_RECORD_STARTS).then(|| (Zxid(get_u64(head, 32)), first_offset)),
+            previous_zxid: Zxid(get_u64(head, 40)),
+            durable_zxid: Zxid(get_u64(head, 48)),
+            synced: flags & FLAG_WITHOUT_SYNC == 0,
+        };
+        if header.offset != offset {
+            return Err(BlockFault::Misplaced { belongs_at: header.offset, durable_zxid: header.durable_zxid });
+        }
+        Ok(header)
+    }
+
+    /// Bytes the block takes in the file, padding included.
+    pub fn padded_bytes(&self, block_bytes: u32) -> u64 {
+        padded_block_bytes(u64::from(self.payload_bytes), block_bytes)
+    }
+}
+
+/// Bytes that a block with this payload takes in the file.
+pub fn padded_block_bytes(payload_bytes: u64, block_bytes: u32) -> u64 {
+    (BLOCK_HEADER_BYTES as u64 + payload_bytes).next_multiple_of(u64::from(block_bytes))
+}
+
+/// The block at `offset` of a whole segment: its header and payload, both checked.
+pub fn read_block(
+    segment: &[u8],
+    life: Life,
+    seed: BlockSeed,
+    offset: u64,
+) -> Result<(BlockHeader, &[u8]), BlockFault> {
+    let bytes = usize::try_from(offset).ok().and_then(|start| segment.get(start..)).ok_or(BlockFault::SegmentEnd)?;
+    let header = BlockHeader::decode(bytes, life, seed, offset)?;
+    let payload =
+        bytes[BLOCK_HEADER_BYTES..].get(..header.payload_bytes as usize).ok_or(BlockFault::PayloadChecksum(header))?;
+    if seed.checksum(payload) != get_u32(bytes, 8) {
+        return Err(BlockFault::PayloadChecksum(header));
+    }
+    Ok((header, payload))
+}
+
+/// Appends a record's head.
+pub fn put_record_head(out: &mut Vec<u8>, record_bytes: u32, zxid: Zxid) {
+    let mut head = [0; RECORD_HEAD_BYTES];
+    put_u32(&mut head, 0, record_bytes);
+    put_u64(&mut head, 4, zxid.0);
+    out.extend_from_slice(&head);
+}
+
+/// A record's length and zxid, if `bytes` holds a whole head.
+pub fn get_record_head(bytes: &[u8]) -> Option<(u32, Zxid)> {
+    (bytes.len() >= RECORD_HEAD_BYTES).then(|| (get_u32(bytes, 0), Zxid(get_u64(bytes, 4))))
+}
+
+/// Whether the bytes at `offset` have the shape of a block of `life` that belongs there, checksum unseen: the most that
+/// can be said when the segment header, and with it the seed, is lost.
+pub fn looks_like_block(bytes: &[u8], life: Life, offset: u64) -> bool {
+    bytes.len() >= BLOCK_HEADER_BYTES
+        && bytes[0..4] == BLOCK_MAGIC
+        && get_u64(bytes, 16) == life.0
+        && get_u64(bytes, 24) == offset
+}
+
+fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
+    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+}
+
+fn put_u64(bytes: &mut [u8], at: usize, value: u64) {
+    bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+}
+
+/// Callers have checked the length.
+fn get_u32(bytes: &[u8], at: usize) -> u32 {
+    let mut value = [0; 4];
+    value.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(value)
+}
+
+/// Callers have checked the length.
+fn get_u64(bytes: &[u8], at: usize) -> u64 {
+    let mut value = [0; 8];
+    value.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(value)
+}

@@ -1,0 +1,541 @@
+//! What is written to the transaction log, where and when: a state machine without IO.
+//!
+//! # The driver's duties, in order
+//! 1. Recover ([`super::log_recovery`]), then [`LogWriter::start`] with what it says.
+//! 2. **Sync the tail** (rule E3): sync each file of [`LogWriter::tail_to_sync`], report by [`LogWriter::on_tail_synced`].
+//!    Until then nothing is durable and no segment is asked for.
+//! 3. After every event, as long as something comes:
+//!    - [`LogWriter::wants_segment`]: make the segment in the background, from a spare file (no zero-filling needed) or from a
+//!      new one, `spare.<life>`, preallocated and written over with zeros. Write the header at 0, sync the file, rename it
+//!      to `log.<life>`, sync the directory, and only then report [`LogWriter::segment_ready`]. If it fails:
+//!      [`LogWriter::segment_failed`], and a while later [`LogWriter::retry_segment`].
+//!    - [`LogWriter::next_flush`]: write the bytes at the offset of that life's file, all of them, then sync if the plan says
+//!      so, then [`LogWriter::on_flushed`] with the outcome, and [`LogWriter::give_back`] the buffer. A plan must be carried
+//!      out; it cannot be cancelled.
+//! 4. Within a tick of the last flush of a busy time: [`LogWriter::idle_block`], carried out like any plan (rule E6).
+//! 5. After a snapshot: the files of [`LogWriter::purge_below`] are no longer needed. Remove them, or rename `log.<life>` to
+//!    `spare.<life>`, **in the order given**, syncing the directory after each, so that a crash leaves no hole in the middle.
+//!    The spare name must carry the file's own life: it keeps that life from being given out again (rule C6).
+//! 6. Any error from a call: the log is stopped for good. Answer nothing that rests on it; a restart decides what survived.
+//!
+//! # What is promised
+//! - One flush is in flight at a time, so a block on disk proves that every block before it was completely flushed.
+//! - A place in a segment is written once in the segment's life: durable bytes are never at risk (rule C1).
+//! - [`LogWriter::durable_zxid`] moves over complete records only, without gaps, and only after a successful sync.
+//! - [`LogWriter::try_reserve`] says no *before* a write is prepared when there is no room on disk for it (rule B11).
+//!   Appending itself never refuses: what was prepared must go in.
+//!
+//! # Without sync
+//! With `sync` off (`forceSync=no`) flushes count as durable once written, but the blocks go on claiming only what was synced
+//! at the start: after a power failure recovery then cuts at the first hole instead of reporting damage.
+
+use super::log_format::{
+    BLOCK_HEADER_BYTES, BlockHeader, BlockSeed, Life, RECORD_BYTES_MAX, RECORD_HEAD_BYTES, SegmentFault, SegmentHeader,
+    check_sizes, padded_block_bytes,
+};
+use super::log_queue::{FlushQueue, TakenPiece};
+use crate::base::Zxid;
+use std::collections::VecDeque;
+use thiserror::Error;
+
+/// Sizes and habits of a log.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// Size of a segment file, bytes, a multiple of `block_bytes`.
+    pub segment_bytes: u64,
+    /// Alignment of blocks, bytes: 4096, or the device's logical block if larger.
+    pub block_bytes: u32,
+    /// Largest write of one flush, bytes, a multiple of `block_bytes`.
+    pub flush_bytes_max: u32,
+    /// Bound on queued and reserved bytes above which [`LogWriter::try_reserve`] refuses.
+    pub queue_bytes_max: u64,
+    /// Segments kept ready ahead of the one written.
+    pub ready_segments: usize,
+    /// Whether a flush is followed by a sync (`forceSync`).
+    pub sync: bool,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig {
+            segment_bytes: 16 << 20,
+            block_bytes: super::log_format::BLOCK_BYTES_DEFAULT,
+            flush_bytes_max: 4 << 20,
+            queue_bytes_max: 64 << 20,
+            ready_segments: 1,
+            sync: true,
+        }
+    }
+}
+
+impl LogConfig {
+    fn check(&self) -> Result<(), LogError> {
+        check_sizes(self.segment_bytes, self.block_bytes).map_err(LogError::Config)?;
+        let flush_fits = self.flush_bytes_max >= self.block_bytes
+            && self.flush_bytes_max.is_multiple_of(self.block_bytes)
+            && self.flush_bytes_max <= 1 << 30;
+        if flush_fits && self.ready_segments > 0 { Ok(()) } else { Err(LogError::Config(SegmentFault::Sizes)) }
+    }
+
+    /// Room for blocks in one segment, bytes.
+    fn segment_room_bytes(&self) -> u64 {
+        self.segment_bytes - u64::from(self.block_bytes)
+    }
+}
+
+/// Where a log goes on: what recovery found, or the beginning of a new log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogStart {
+    /// Random number of this data directory's log; a new one for a new log.
+    pub stream_id: u64,
+    /// A life above every life in the directory, spare files included.
+    pub next_life: Life,
+    /// The segment in which the log ends, [`Life::NONE`] for a new log.
+    pub previous_life: Life,
+    /// The last record kept; for a new log the position at which it begins (a snapshot's, or zero).
+    pub keep_to: Zxid,
+    /// Segments that hold the log so far, oldest first.
+    pub older: Vec<SegmentUse>,
+    /// Segments that must be synced before anything is believed durable (rule E3).
+    pub tail_to_sync: Vec<Life>,
+}
+
+impl LogStart {
+    /// A log that begins after `base`: in an empty directory, or in place of an old log when a snapshot was installed
+    /// (rule E7). All existing segments, whose lives must be below `next_life`, become void when its first one is ready.
+    pub fn begin(stream_id: u64, next_life: Life, base: Zxid) -> LogStart {
+        let previous_life = Life::NONE;
+        LogStart { stream_id, next_life, previous_life, keep_to: base, older: Vec::new(), tail_to_sync: Vec::new() }
+    }
+}
+
+/// A segment and the records it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentUse {
+    /// The segment.
+    pub life: Life,
+    /// The last record that starts in it or before it.
+    pub last_zxid: Zxid,
+}
+
+/// A segment the driver is asked to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentSpec {
+    /// Names the file.
+    pub life: Life,
+    /// Size of the file, bytes.
+    pub segment_bytes: u64,
+    /// What to write at offset 0: a whole block.
+    pub header: Vec<u8>,
+}
+
+/// One write and what must follow it.
+#[derive(Debug)]
+pub struct FlushPlan {
+    /// The segment to write to.
+    pub life: Life,
+    /// Where, bytes; a multiple of the block size, like the length of `bytes`.
+    pub offset: u64,
+    /// What.
+    pub bytes: Vec<u8>,
+    /// Whether the file must be synced before the flush is reported.
+    pub sync: bool,
+}
+
+/// The log cannot go on, or the driver broke the contract.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum LogError {
+    /// A flush failed, now or earlier. What it wrote may or may not be on disk.
+    #[error("the transaction log is stopped: {0}")]
+    Stopped(String),
+    /// Records must come in strictly increasing order.
+    #[error("record {zxid} after {last} is out of order")]
+    OutOfOrder {
+        /// The last record appended.
+        last: Zxid,
+        /// The one refused.
+        zxid: Zxid,
+    },
+    /// Longer than [`RECORD_BYTES_MAX`].
+    #[error("a record of {0} bytes is too long for the log")]
+    RecordTooLong(usize),
+    /// Impossible sizes in the configuration.
+    #[error("log configuration: {0}")]
+    Config(SegmentFault),
+    /// The driver reported something it was not asked for.
+    #[error("the log driver reported {0}, which it was not asked for")]
+    NotAsked(&'static str),
+}
+
+/// Why a write is not admitted now.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// Too much is queued, or the next segment is still being made: hold the client back and try again.
+    #[error("the log queue is full")]
+    Busy,
+    /// No room on disk: refuse the write with an error.
+    #[error("no room for the transaction log: {0}")]
+    NoSpace(String),
+    /// The log takes nothing any more.
+    #[error("the transaction log is stopped: {0}")]
+    Stopped(String),
+}
+
+/// File space promised to one write until its record is appended or it is given up. Hand it to [`LogWriter::release`].
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "space stays reserved until it is released"]
+pub struct Reservation {
+    file_bytes: u64,
+}
+
+#[derive(Debug)]
+struct ActiveSegment {
+    life: Life,
+    seed: BlockSeed,
+    /// Invariant: a multiple of the block size; nothing at or above it was written in this life.
+    next_offset: u64,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    /// Everything up to here is complete on disk when the flush succeeds.
+    completes: Option<Zxid>,
+}
+
+/// The log writer. See the module documentation for the contract.
+#[derive(Debug)]
+pub struct LogWriter {
+    config: LogConfig,
+    stopped: Option<String>,
+    stream_id: u64,
+    tail_to_sync: Vec<Life>,
+    queue: FlushQueue,
+    reserved_bytes: u64,
+    /// The largest reservation that found no room since the last one that did.
+    refused_bytes: u64,
+
+    active: Option<ActiveSegment>,
+    ready: VecDeque<Life>,
+    asked: Option<Life>,
+    /// Set from a failed preparation to the next successful one.
+    no_space: Option<String>,
+    /// Whether the driver must wait before it tries again.
+    retry_pending: bool,
+    next_life: Life,
+    /// The last segment that is part of the chain, ready ones included.
+    chain_end: Life,
+    /// The cut that the next segment's header carries; [`Zxid::MAX`] once it was made.
+    keep_to: Zxid,
+    /// Invariant: oldest first; the active segment is the last.
+    used: VecDeque<SegmentUse>,
+    /// Whether a flush to the active segment has succeeded.
+    active_written: bool,
+    /// The last record that starts in a planned flush.
+    last_started: Zxid,
+
+    in_flight: Option<InFlight>,
+    durable_zxid: Zxid,
+    /// What blocks may claim. Invariant: at most `durable_zxid`.
+    synced_zxid: Zxid,
+    /// What the last planned block claims.
+    claimed_zxid: Zxid,
+}
+
+impl LogWriter {
+    /// A writer that goes on where `start` says, always in a fresh segment.
+    pub fn start(config: LogConfig, start: LogStart) -> Result<LogWriter, LogError> {
+        config.check()?;
+        let payload_bytes_max = config.flush_bytes_max as usize - BLOCK_HEADER_BYTES;
+        let durable_zxid = if start.tail_to_sync.is_empty() { start.keep_to } else { Zxid::ZERO };
+        Ok(LogWriter {
+            queue: FlushQueue::new(payload_bytes_max, start.keep_to),
+            config,
+            stopped: None,
+            stream_id: start.stream_id,
+            tail_to_sync: start.tail_to_sync,
+            reserved_bytes: 0,
+            refused_bytes: 0,
+            active: None,
+            ready: VecDeque::new(),
+            asked: None,
+            no_space: None,
+            retry_pending: false,
+            next_life: start.next_life,
+            chain_end: start.previous_life,
+            keep_to: start.keep_to,
+            used: start.older.into(),
+            active_written: false,
+            last_started: start.keep_to,
+            in_flight: None,
+            durable_zxid,
+            synced_zxid: durable_zxid,
+            // What was recovered is only as sure as the next block makes it, so an idle log says it once.
+            claimed_zxid: Zxid::ZERO,
+        })
+    }
+
+    /// The files to sync before anything else, empty once done (rule E3).
+    pub fn tail_to_sync(&self) -> &[Life] {
+        &self.tail_to_sync
+    }
+
+    /// The recovered tail was synced, or not. Gives the durable position.
+    pub fn on_tail_synced(&mut self, outcome: Result<(), String>) -> Result<Zxid, LogError> {
+        self.check_running()?;
+        if self.tail_to_sync.is_empty() {
+            return Err(LogError::NotAsked("a synced tail"));
+        }
+        self.stop_on_failure(outcome)?;
+        self.tail_to_sync.clear();
+        // Nothing was flushed since the start, so the cut is still the end of what is on disk.
+        self.durable_zxid = self.keep_to;
+        self.synced_zxid = self.keep_to;
+        Ok(self.durable_zxid)
+    }
+
+    /// Appends a record to the queue. Zxids strictly increase. Never refuses for want of room: see
+    /// [`LogWriter::try_reserve`].
+    pub fn append(&mut self, zxid: Zxid, record: &[u8]) -> Result<(), LogError> {
+        self.check_running()?;
+        let last = self.queue.last_appended();
+        if zxid <= last {
+            return Err(LogError::OutOfOrder { last, zxid });
+        }
+        let fits = u32::try_from(record.len()).ok().filter(|&bytes| bytes <= RECORD_BYTES_MAX);
+        let record_bytes = fits.ok_or(LogError::RecordTooLong(record.len()))?;
+        self.queue.append(zxid, record_bytes, record);
+        Ok(())
+    }
+
+    /// The next write, `None` while one is in flight, nothing is queued or no segment has room.
+    pub fn next_flush(&mut self) -> Result<Option<FlushPlan>, LogError> {
+        self.check_running()?;
+        if self.in_flight.is_some() || self.queue.queued_bytes() == 0 || !self.roll_if_full() {
+            return Ok(None);
+        }
+        let room_bytes = usize::try_from(self.active_room_bytes()).unwrap_or(usize::MAX) - BLOCK_HEADER_BYTES;
+        let piece = self.queue.take(room_bytes);
+        Ok(piece.map(|piece| self.plan(piece)))
+    }
+
+    /// A block that only says what is durable, for a log that has nothing else to write (rule E6). `None` if the last block
+    /// says so already, or if the place is promised to a write.
+    pub fn idle_block(&mut self) -> Result<Option<FlushPlan>, LogError> {
+        self.check_running()?;
+        let idle = self.in_flight.is_none() && self.queue.queued_bytes() == 0;
+        let block_bytes = u64::from(self.config.block_bytes);
+        if !idle || self.claimed_zxid >= self.synced_zxid || self.free_bytes() < block_bytes || !self.roll_if_full() {
+            return Ok(None);
+        }
+        let last = self.queue.last_appended();
+        let block = self.queue.spare_block();
+        let piece =
+            TakenPiece { block, first_record: None, previous_zxid: last, last_started: last, completes: Some(last) };
+        Ok(Some(self.plan(piece)))
+    }
+
+    /// The planned flush was written and synced, or not. Gives the new durable position; after a failure the log is stopped
+    /// for good, since nobody can tell what the device kept.
+    pub fn on_flushed(&mut self, outcome: Result<(), String>) -> Result<Zxid, LogError> {
+        self.check_running()?;
+        let flush = self.in_flight.take().ok_or(LogError::NotAsked("a flush"))?;
+        self.stop_on_failure(outcome)?;
+        self.active_written = true;
+        if let Some(zxid) = flush.completes {
+            assert!(zxid >= self.durable_zxid, "the durable position never goes back");
+            self.durable_zxid = zxid;
+            if self.config.sync {
+                self.synced_zxid = zxid;
+            }
+        }
+        Ok(self.durable_zxid)
+    }
+
+    /// Takes a flush's buffer back, so that the next one need not be allocated.
+    pub fn give_back(&mut self, bytes: Vec<u8>) {
+        self.queue.give_back(bytes);
+    }
+
+    /// Everything up to here survives a power failure (without `sync`: a crash of the process).
+    pub fn durable_zxid(&self) -> Zxid {
+        self.durable_zxid
+    }
+
+    /// Zxid of the last record appended, recovered ones included.
+    pub fn last_appended(&self) -> Zxid {
+        self.queue.last_appended()
+    }
+
+    /// Bytes appended and not yet planned.
+    pub fn queued_bytes(&self) -> u64 {
+        self.queue.queued_bytes()
+    }
+
+    fn plan(&mut self, piece: TakenPiece) -> FlushPlan {
+        let claimed_zxid = self.synced_zxid;
+        let block_bytes = self.config.block_bytes;
+        let active = self.active.as_mut().expect("a segment with room was ensured");
+        let header = BlockHeader {
+            payload_bytes: (piece.block.len() - BLOCK_HEADER_BYTES) as u32,
+            life: active.life,
+            offset: active.next_offset,
+            first_record: piece.first_record,
+            previous_zxid: piece.previous_zxid,
+            durable_zxid: claimed_zxid,
+            synced: self.config.sync,
+        };
+        let mut bytes = piece.block;
+        header.seal(&mut bytes, active.seed, block_bytes);
+        active.next_offset += bytes.len() as u64;
+        assert!(active.next_offset <= self.config.segment_bytes, "a flush stays inside its segment");
+        self.claimed_zxid = claimed_zxid;
+        self.in_flight = Some(InFlight { completes: piece.completes });
+        self.last_started = piece.last_started;
+        self.used.back_mut().expect("the active segment").last_zxid = piece.last_started;
+        FlushPlan { life: header.life, offset: header.offset, bytes, sync: self.config.sync }
+    }
+
+    fn check_running(&self) -> Result<(), LogError> {
+        self.stopped.as_ref().map_or(Ok(()), |reason| Err(LogError::Stopped(reason.clone())))
+    }
+
+    fn stop_on_failure(&mut self, outcome: Result<(), String>) -> Result<(), LogError> {
+        outcome.map_err(|reason| {
+            self.stopped = Some(reason.clone());
+            LogError::Stopped(reason)
+        })
+    }
+}
+
+/// Segments and room.
+impl LogWriter {
+    /// The next segment to make, asked for once; ahead of need, so that a flush does not wait for it.
+    pub fn wants_segment(&mut self) -> Result<Option<SegmentSpec>, LogError> {
+        self.check_running()?;
+        let must_wait = self.asked.is_some() || self.retry_pending || !self.tail_to_sync.is_empty();
+        let wanted = self.ready.len() < self.config.ready_segments || self.free_bytes() < self.refused_bytes.max(1);
+        if must_wait || !wanted {
+            return Ok(None);
+        }
+        let header = SegmentHeader {
+            life: self.next_life,
+            previous_life: self.chain_end,
+            keep_to: self.keep_to,
+            stream_id: self.stream_id,
+            segment_bytes: self.config.segment_bytes,
+            block_bytes: self.config.block_bytes,
+        };
+        self.next_life = Life(self.next_life.0 + 1);
+        self.asked = Some(header.life);
+        let segment_bytes = header.segment_bytes;
+        Ok(Some(SegmentSpec { life: header.life, segment_bytes, header: header.encode() }))
+    }
+
+    /// The segment asked for is durable under its name.
+    pub fn segment_ready(&mut self, life: Life) -> Result<(), LogError> {
+        self.take_asked(life)?;
+        self.ready.push_back(life);
+        self.chain_end = life;
+        self.keep_to = Zxid::MAX;
+        self.no_space = None;
+        Ok(())
+    }
+
+    /// The segment asked for could not be made, and no file of its name is left. Writes go on while there is room, then are
+    /// refused by [`LogWriter::try_reserve`]. The life is not used again.
+    pub fn segment_failed(&mut self, life: Life, reason: String) -> Result<(), LogError> {
+        self.take_asked(life)?;
+        self.no_space = Some(reason);
+        self.retry_pending = true;
+        Ok(())
+    }
+
+    /// Some time has passed, or space was freed: ask for the failed segment again.
+    pub fn retry_segment(&mut self) {
+        self.retry_pending = false;
+    }
+
+    /// Why the last preparation of a segment failed, if none succeeded since.
+    pub fn out_of_space(&self) -> Option<&str> {
+        self.no_space.as_deref()
+    }
+
+    /// Reserves room for a record of `record_bytes`, counted as if it had to fill blocks alone. To be called before the
+    /// write is prepared; the room is there when the record is appended.
+    pub fn try_reserve(&mut self, record_bytes: usize) -> Result<Reservation, Refusal> {
+        if let Some(reason) = &self.stopped {
+            return Err(Refusal::Stopped(reason.clone()));
+        }
+        let payload_bytes = (RECORD_HEAD_BYTES + record_bytes) as u64;
+        let pieces = payload_bytes / u64::from(self.config.flush_bytes_max) + 1;
+        let file_bytes = padded_block_bytes(payload_bytes, self.config.block_bytes)
+            + (pieces - 1) * u64::from(self.config.block_bytes);
+        let waiting_bytes = self.queue.queued_bytes() + self.reserved_bytes;
+        if waiting_bytes > 0 && waiting_bytes + file_bytes > self.config.queue_bytes_max {
+            return Err(Refusal::Busy);
+        }
+        if self.free_bytes() < file_bytes {
+            self.refused_bytes = self.refused_bytes.max(file_bytes);
+            return Err(self.no_space.clone().map_or(Refusal::Busy, Refusal::NoSpace));
+        }
+        self.refused_bytes = 0;
+        self.reserved_bytes += file_bytes;
+        Ok(Reservation { file_bytes })
+    }
+
+    /// The record of this reservation was appended, or its write was given up.
+    pub fn release(&mut self, reservation: Reservation) {
+        self.reserved_bytes -= reservation.file_bytes;
+    }
+
+    /// Segments whose records are all below `zxid`, oldest first; they are forgotten here. With a snapshot that starts at
+    /// S, records above S are needed: `purge_below(S + 1)` (rule C3). The segment being written is never among them, nor
+    /// the one before it as long as the former has no block that would say where the latter ended.
+    pub fn purge_below(&mut self, zxid: Zxid) -> Vec<Life> {
+        let kept_segments = if self.active.is_some() && !self.active_written { 2 } else { 1 };
+        let mut purged = Vec::new();
+        while self.used.len() > kept_segments && self.used[0].last_zxid < zxid {
+            purged.extend(self.used.pop_front().map(|segment| segment.life));
+        }
+        purged
+    }
+
+    /// Segments that hold the log, oldest first, the one being written last.
+    pub fn segments(&self) -> impl Iterator<Item = &SegmentUse> {
+        self.used.iter()
+    }
+
+    fn take_asked(&mut self, life: Life) -> Result<(), LogError> {
+        self.check_running()?;
+        let asked = self.asked.take_if(|asked| *asked == life);
+        asked.map(drop).ok_or(LogError::NotAsked("a segment"))
+    }
+
+    /// Makes sure that the active segment has room for a block; `false` if no segment is ready.
+    fn roll_if_full(&mut self) -> bool {
+        if self.active_room_bytes() > 0 {
+            return true;
+        }
+        let Some(life) = self.ready.pop_front() else { return false };
+        let seed = BlockSeed::new(self.stream_id, life);
+        let next_offset = u64::from(self.config.block_bytes);
+        self.active = Some(ActiveSegment { life, seed, next_offset });
+        self.active_written = false;
+        self.used.push_back(SegmentUse { life, last_zxid: self.last_started });
+        true
+    }
+
+    fn active_room_bytes(&self) -> u64 {
+        self.active.as_ref().map_or(0, |active| self.config.segment_bytes - active.next_offset)
+    }
+
+    /// Room in the segments at hand that is neither promised nor needed by what is queued, bytes. One block a segment is left
+    /// out: cutting a flush at a segment's end costs a further header.
+    fn free_bytes(&self) -> u64 {
+        let block_bytes = u64::from(self.config.block_bytes);
+        let ready_bytes = self.ready.len() as u64 * (self.config.segment_room_bytes() - block_bytes);
+        let room_bytes = self.active_room_bytes().saturating_sub(block_bytes) + ready_bytes;
+        let taken_bytes = self.queue.padded_bytes(self.config.block_bytes) + self.reserved_bytes;
+        room_bytes.saturating_sub(taken_bytes)
+    }
+}

@@ -1,0 +1,332 @@
+//! The transaction log on disk: carries out what [`LogWriter`] plans.
+//!
+//! Two tasks, both on the executor of the sequencer: one writes flushes (one in flight at a time, all that is queued in each),
+//! one makes segments ahead of need in the background. Neither decides anything.
+
+use super::log_chain::SegmentPrefix;
+use super::log_damage::Damage;
+use super::log_format::{BLOCK_BYTES_DEFAULT, Life};
+use super::log_recovery::{LogRecovery, Recovered, RecoveryOptions, Verdict};
+use super::log_writer::{FlushPlan, LogConfig, LogError, LogWriter, SegmentSpec};
+use crate::base::Zxid;
+use crate::runtime::{LocalNotify, clock, sleep};
+use crate::storage::{AlignedBuf, LogFile, Storage, StorageError};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Why the log cannot be used.
+#[derive(Debug, Error)]
+pub enum TxnLogError {
+    /// A file operation failed.
+    #[error("transaction log: {0}")]
+    Storage(#[from] StorageError),
+    /// The log is stopped.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Acknowledged records are missing.
+    #[error(
+        "the transaction log in {directory} is damaged: {damage}. Restore the file from a copy, or start once with \
+         --discard-after {keep} to give up everything after it; `ringkeeper inspect {directory}` shows what is there"
+    )]
+    Damaged {
+        /// Where the log is.
+        directory: String,
+        /// What is wrong.
+        damage: Box<Damage>,
+        /// The last record that can be read.
+        keep: Zxid,
+    },
+}
+
+/// What was found at start.
+pub struct OpenedLog {
+    /// The log, ready to go on.
+    pub log: Rc<TxnLog>,
+    /// The last record.
+    pub end: Zxid,
+    /// A line for the operator, when something was cut.
+    pub notice: Option<String>,
+}
+
+/// How often a failed segment preparation is tried again.
+const SEGMENT_RETRY: Duration = Duration::from_millis(500);
+/// Spare segment files kept for recycling.
+const SPARES_MAX: usize = 4;
+
+/// The log of one server.
+pub struct TxnLog {
+    writer: RefCell<LogWriter>,
+    storage: Storage,
+    directory: PathBuf,
+    files: RefCell<BTreeMap<Life, Rc<LogFile>>>,
+    /// Files to be recycled, oldest first.
+    spares: RefCell<VecDeque<Life>>,
+    recycle_when_ready: RefCell<Vec<Life>>,
+    flush_wanted: LocalNotify,
+    segment_wanted: LocalNotify,
+    /// Number and total of flush times since the last report, µs.
+    flush_us: Cell<(u64, u64)>,
+    flush_us_max: Cell<u64>,
+    stopping: Cell<bool>,
+}
+
+impl TxnLog {
+    /// Reads the log in `directory` and prepares to go on. `sink` gets every record above `options.from`, in order, before
+    /// the verdict: a caller must not act on them when this fails.
+    pub async fn open(
+        storage: Storage,
+        directory: &Path,
+        config: LogConfig,
+        from: Zxid,
+        discard_after: Option<Zxid>,
+        new_stream_id: u64,
+        mut sink: impl FnMut(Zxid, &[u8]),
+    ) -> Result<OpenedLog, TxnLogError> {
+        let (lives, spares) = Self::list(&storage, directory).await?;
+        let recovered = Self::recover(&storage, directory, &lives, &spares, from, discard_after, &mut sink).await?;
+        let start = recovered.resume(new_stream_id).map_err(|damage| TxnLogError::Damaged {
+            directory: directory.display().to_string(),
+            keep: damage.recoverable_to,
+            damage: Box::new(damage),
+        })?;
+        let (end, notice) = match &recovered.verdict {
+            Verdict::TornTail { end, life, offset } => {
+                let file = directory.join(life.file_name());
+                let notice = format!("{}: cut an unfinished write at byte {offset}, after {end}", file.display());
+                (*end, Some(notice))
+            }
+            _ => (start.keep_to, None),
+        };
+        let log = Rc::new(TxnLog {
+            writer: RefCell::new(LogWriter::start(config, start)?),
+            storage,
+            directory: directory.to_owned(),
+            files: RefCell::new(BTreeMap::new()),
+            spares: RefCell::new(spares.into()),
+            recycle_when_ready: RefCell::new(recovered.recycle_when_ready.clone()),
+            flush_wanted: LocalNotify::new(),
+            segment_wanted: LocalNotify::new(),
+            flush_us: Cell::new((0, 0)),
+            flush_us_max: Cell::new(0),
+            stopping: Cell::new(false),
+        });
+        log.recycle(&recovered.recycle_now).await?;
+        log.sync_tail().await?;
+        log.make_segments().await?;
+        Ok(OpenedLog { log, end, notice })
+    }
+
+    async fn list(storage: &Storage, directory: &Path) -> Result<(Vec<Life>, Vec<Life>), StorageError> {
+        let entries = storage.list(directory).await?;
+        let lives = entries.iter().filter_map(|entry| Life::from_file_name(&entry.name)).collect();
+        let spares = entries.iter().filter_map(|entry| Life::from_spare_file_name(&entry.name)).collect();
+        Ok((lives, spares))
+    }
+
+    async fn recover(
+        storage: &Storage,
+        directory: &Path,
+        lives: &[Life],
+        spares: &[Life],
+        from: Zxid,
+        discard_after: Option<Zxid>,
+        sink: &mut impl FnMut(Zxid, &[u8]),
+    ) -> Result<Recovered, StorageError> {
+        let mut heads = Vec::new();
+        for life in lives {
+            let mut reader = storage.read_from(&directory.join(life.file_name()), 0).await?;
+            let mut head = Vec::new();
+            while head.len() < 2 * BLOCK_BYTES_DEFAULT as usize {
+                let Some(chunk) = reader.next().await? else { break };
+                head.extend_from_slice(&chunk);
+            }
+            heads.push((*life, head));
+        }
+        let prefixes: Vec<SegmentPrefix<'_>> =
+            heads.iter().map(|(life, bytes)| SegmentPrefix { life: *life, bytes }).collect();
+        let highest_spare = spares.iter().copied().max().unwrap_or(Life::NONE);
+        let mut options = RecoveryOptions::new(from, highest_spare);
+        options.discard_after = discard_after;
+        let mut recovery = LogRecovery::new(&prefixes, options);
+        while let Some(life) = recovery.next_file() {
+            let bytes = storage.read_all(&directory.join(life.file_name())).await?;
+            recovery.feed(&bytes, sink);
+        }
+        Ok(recovery.finish())
+    }
+
+    /// Rule E3: what was read back may sit in a cache only.
+    async fn sync_tail(&self) -> Result<(), TxnLogError> {
+        let lives = self.writer.borrow().tail_to_sync().to_vec();
+        for life in &lives {
+            let file = self.storage.open_log_file(&self.directory.join(life.file_name())).await?;
+            file.sync().await?;
+            file.close().await?;
+        }
+        if !lives.is_empty() {
+            self.writer.borrow_mut().on_tail_synced(Ok(()))?;
+        }
+        Ok(())
+    }
+
+    /// The writer, for appending and for questions. Call [`TxnLog::kick`] after appending.
+    pub fn writer(&self) -> &RefCell<LogWriter> {
+        &self.writer
+    }
+
+    /// Something was appended, or room may be wanted.
+    pub fn kick(&self) {
+        self.flush_wanted.notify();
+    }
+
+    /// Number of flushes since the last call, their time in µs all together, and the longest.
+    pub fn take_flush_times(&self) -> (u64, u64, u64) {
+        let (count, sum_us) = self.flush_us.take();
+        (count, sum_us, self.flush_us_max.take())
+    }
+
+    /// Writes flushes until stopped; `durable` is told of every new durable position. An error means that nothing more will
+    /// be durable.
+    pub async fn run_flushes(&self, durable: impl Fn(Zxid)) -> Result<(), TxnLogError> {
+        loop {
+            let plan = self.writer.borrow_mut().next_flush()?;
+            self.segment_wanted.notify();
+            match plan {
+                Some(plan) => durable(self.flush(plan).await?),
+                None if self.stopping.get() => return Ok(()),
+                None => self.flush_wanted.notified().await,
+            }
+        }
+    }
+
+    /// Writes down what is durable, when nothing else has done so since (rule E6). Called once in a tick.
+    pub async fn idle(&self) -> Result<(), TxnLogError> {
+        let plan = self.writer.borrow_mut().idle_block()?;
+        if let Some(plan) = plan {
+            self.flush(plan).await?;
+            self.kick();
+        }
+        Ok(())
+    }
+
+    async fn flush(&self, plan: FlushPlan) -> Result<Zxid, TxnLogError> {
+        let started_us = clock::monotonic_us();
+        let outcome = self.write(&plan).await;
+        let took_us = clock::monotonic_us() - started_us;
+        let (count, sum_us) = self.flush_us.get();
+        self.flush_us.set((count + 1, sum_us + took_us));
+        self.flush_us_max.set(self.flush_us_max.get().max(took_us));
+        let mut writer = self.writer.borrow_mut();
+        let durable = writer.on_flushed(outcome.map_err(|error| error.to_string()))?;
+        writer.give_back(plan.bytes);
+        Ok(durable)
+    }
+
+    async fn write(&self, plan: &FlushPlan) -> Result<(), StorageError> {
+        let known = self.files.borrow().get(&plan.life).cloned();
+        let file = match known {
+            Some(file) => file,
+            None => {
+                let file = Rc::new(self.storage.open_log_file(&self.directory.join(plan.life.file_name())).await?);
+                self.files.borrow_mut().insert(plan.life, file.clone());
+                file
+            }
+        };
+        let mut buffer = AlignedBuf::with_capacity(plan.bytes.len());
+        buffer.append(&plan.bytes);
+        file.write_at(buffer, plan.offset).await?;
+        if plan.sync { file.sync().await } else { Ok(()) }
+    }
+
+    /// Makes segments ahead of need until stopped.
+    pub async fn run_segments(&self) -> Result<(), TxnLogError> {
+        while !self.stopping.get() {
+            self.make_segments().await?;
+            if self.writer.borrow().out_of_space().is_some() {
+                sleep(SEGMENT_RETRY).await;
+                self.writer.borrow_mut().retry_segment();
+                continue;
+            }
+            self.segment_wanted.notified().await;
+        }
+        Ok(())
+    }
+
+    async fn make_segments(&self) -> Result<(), TxnLogError> {
+        loop {
+            let Some(spec) = self.writer.borrow_mut().wants_segment()? else { return Ok(()) };
+            let life = spec.life;
+            match self.make_segment(&spec).await {
+                Ok(file) => {
+                    self.files.borrow_mut().insert(life, Rc::new(file));
+                    self.writer.borrow_mut().segment_ready(life)?;
+                    let old = self.recycle_when_ready.take();
+                    self.recycle(&old).await?;
+                    self.kick();
+                }
+                Err(error) if error.is_out_of_space() => {
+                    tracing::warn!(
+                        "no room for the next transaction log segment: {error}; writes are refused until there is"
+                    );
+                    let _ = self.storage.remove(&self.directory.join(life.spare_file_name())).await;
+                    self.writer.borrow_mut().segment_failed(life, error.to_string())?;
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn make_segment(&self, spec: &SegmentSpec) -> Result<LogFile, StorageError> {
+        let path = self.directory.join(spec.life.file_name());
+        let spare = self.spares.borrow_mut().pop_front();
+        let made_at = match spare {
+            Some(life) => self.directory.join(life.spare_file_name()),
+            None => self.directory.join(spec.life.spare_file_name()),
+        };
+        let file = match spare {
+            Some(_) => self.storage.open_log_file(&made_at).await?,
+            None => self.storage.create(&made_at, spec.segment_bytes, true).await?,
+        };
+        let mut buffer = AlignedBuf::with_capacity(spec.header.len());
+        buffer.append(&spec.header);
+        file.write_at(buffer, 0).await?;
+        file.sync().await?;
+        self.storage.rename(&made_at, &path).await?;
+        self.storage.sync_directory(&self.directory).await?;
+        Ok(file)
+    }
+
+    /// Gives the files of segments that are no longer needed another use, in the order given, so that a crash leaves no hole.
+    async fn recycle(&self, lives: &[Life]) -> Result<(), StorageError> {
+        for life in lives {
+            let path = self.directory.join(life.file_name());
+            self.files.borrow_mut().remove(life);
+            if self.spares.borrow().len() < SPARES_MAX {
+                self.storage.rename(&path, &self.directory.join(life.spare_file_name())).await?;
+                self.spares.borrow_mut().push_back(*life);
+            } else {
+                self.storage.remove(&path).await?;
+            }
+            self.storage.sync_directory(&self.directory).await?;
+        }
+        Ok(())
+    }
+
+    /// The log is needed from `zxid` only: a complete snapshot begins there.
+    pub async fn purge_below(&self, zxid: Zxid) -> Result<(), StorageError> {
+        let lives = self.writer.borrow_mut().purge_below(zxid);
+        self.recycle(&lives).await
+    }
+
+    /// Ends the tasks once everything appended is written.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+        self.flush_wanted.notify();
+        self.segment_wanted.notify();
+    }
+}

@@ -1,0 +1,381 @@
+//! Prep: turns a request into results.
+//!
+//! A request is validated against the records as the last proposal leaves them ([`Records`]): the outstanding changes over
+//! what the owner shards answered. Validation is sequential and changes nothing until it has succeeded: when a record is
+//! missing it stops, the sequencer looks it up, and validation starts again from the beginning (rule B7). A multi works on an
+//! overlay of its own (rule B10).
+//!
+//! Everything that could make applying fail is refused here, before anything is logged. The order of the checks is
+//! ZooKeeper's (reference: zookeeper.md 3.2, 3.3).
+
+use super::message::LookupKey;
+use super::outstanding::Outstanding;
+use super::txn::TxnWriter;
+use crate::base::{SessionId, Zxid, coverage, planted};
+use crate::coordination::auth::AuthConfig;
+use crate::coordination::tree::{AclList, NodeImage, NodeStat, path};
+use crate::protocol::zookeeper::{Acl, AclVector, Create, CreateFlags, ErrorCode, Id, MultiOp, Request, permission};
+use ahash::AHashMap;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Where records come from that no outstanding proposal changed.
+pub trait RecordSource {
+    /// The node at `path` as its owner has it, `Ok(None)` when it does not exist; an error when it must be looked up first.
+    fn node(&self, path: &str) -> Result<Option<NodeImage>, Missing>;
+
+    /// The ephemeral nodes of `session` on every shard.
+    fn ephemerals(&self, session: SessionId) -> Result<Vec<Box<str>>, Missing>;
+}
+
+/// A record that is not here: look it up and start again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing(pub Vec<LookupKey>);
+
+/// Why validation stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The request is refused.
+    Refused(ErrorCode),
+    /// Records must be looked up first.
+    Missing(Vec<LookupKey>),
+}
+
+impl From<Missing> for Stop {
+    fn from(missing: Missing) -> Stop {
+        Stop::Missing(missing.0)
+    }
+}
+
+impl From<ErrorCode> for Stop {
+    fn from(code: ErrorCode) -> Stop {
+        Stop::Refused(code)
+    }
+}
+
+impl From<path::InvalidPath> for Stop {
+    fn from(_: path::InvalidPath) -> Stop {
+        Stop::Refused(ErrorCode::BadArguments)
+    }
+}
+
+/// Changes of the request that is being validated, over the outstanding ones.
+pub type OwnChanges = AHashMap<Rc<str>, Option<NodeImage>>;
+
+/// Access lists that requests named lately, by their wire form: most creates name one of a handful.
+#[derive(Debug, Default)]
+pub struct AclCache {
+    lists: AHashMap<Box<[u8]>, Arc<AclList>>,
+}
+
+impl AclCache {
+    const LISTS_MAX: usize = 1024;
+
+    fn list(&mut self, auth: &AuthConfig, given: &AclVector<'_>, identities: &[Id]) -> Result<Arc<AclList>, ErrorCode> {
+        if let Some(list) = self.lists.get(given.entry_bytes()) {
+            return Ok(list.clone());
+        }
+        let fixed: Vec<Acl> = auth.fix_acl(given, identities).map_err(|_| ErrorCode::InvalidAcl)?;
+        let depends_on_identities = given.to_vec().iter().any(|acl| acl.id.scheme == "auth");
+        let list = Arc::new(AclList::new(fixed));
+        if !depends_on_identities {
+            if self.lists.len() >= Self::LISTS_MAX {
+                self.lists.clear();
+            }
+            self.lists.insert(given.entry_bytes().into(), list.clone());
+        }
+        Ok(list)
+    }
+}
+
+/// Everything that validating one request needs.
+pub struct Prep<'a, 'w, R> {
+    /// What the operator decided.
+    pub auth: &'a AuthConfig,
+    /// Outstanding proposals.
+    pub outstanding: &'a Outstanding,
+    /// Records of the owners.
+    pub source: &'a R,
+    /// Changes made so far by this request: empty at the start.
+    pub own: &'a mut OwnChanges,
+    /// Lists named lately.
+    pub acls: &'a mut AclCache,
+    /// Who asks.
+    pub session: SessionId,
+    /// Whom its connection has proved to be.
+    pub identities: &'a [Id],
+    /// The transaction that is being made.
+    pub zxid: Zxid,
+    /// Its time.
+    pub time_ms: i64,
+    /// Where the results go.
+    pub writer: &'a mut TxnWriter<'w>,
+}
+
+/// Decimal digits of a sequence number.
+const SEQUENCE_DIGITS: usize = 10;
+
+impl<R: RecordSource> Prep<'_, '_, R> {
+    /// Validates a client's request and writes its results. On `Stop`, what was written so far must be taken back.
+    pub fn request(&mut self, request: &Request<'_>) -> Result<(), Stop> {
+        match request {
+            Request::Create(create) => self.create(create),
+            Request::Delete { path, version } => self.delete(path, *version),
+            Request::SetData { path, data, version } => self.set_data(path, *data, *version),
+            Request::SetAcl { path, acl, version } => self.set_acl(path, acl, *version),
+            Request::Multi(ops) => self.multi(ops),
+            // The home shard forwards no other kind.
+            _ => Err(Stop::Refused(ErrorCode::Unimplemented)),
+        }
+    }
+
+    fn record(&self, node_path: &str) -> Result<Option<NodeImage>, Stop> {
+        let key = path::canonical(node_path);
+        if let Some(own) = self.own.get(key) {
+            return Ok(own.clone());
+        }
+        match self.outstanding.get(key) {
+            Some(image) => Ok(image.cloned()),
+            None => Ok(self.source.node(key)?),
+        }
+    }
+
+    fn existing(&self, node_path: &str) -> Result<NodeImage, Stop> {
+        self.record(node_path)?.ok_or(Stop::Refused(ErrorCode::NoNode))
+    }
+
+    fn put(&mut self, node_path: &str, image: Option<NodeImage>) {
+        let key = path::canonical(node_path);
+        match self.own.get_mut(key) {
+            Some(slot) => *slot = image,
+            None => {
+                self.own.insert(Rc::from(key), image);
+            }
+        }
+    }
+
+    fn check_acl(&self, image: &NodeImage, perms: i32) -> Result<(), Stop> {
+        if self.auth.allows(&image.acl, perms, self.identities) { Ok(()) } else { Err(ErrorCode::NoAuth.into()) }
+    }
+
+    fn create(&mut self, create: &Create<'_>) -> Result<(), Stop> {
+        let (ephemeral, sequential) = match create.flags {
+            // An ordinary create with the container flag makes an ordinary node, as in ZooKeeper.
+            CreateFlags::PERSISTENT | CreateFlags::CONTAINER => (false, false),
+            CreateFlags::EPHEMERAL => (true, false),
+            CreateFlags::PERSISTENT_SEQUENTIAL => (false, true),
+            CreateFlags::EPHEMERAL_SEQUENTIAL => (true, true),
+            CreateFlags::PERSISTENT_TTL | CreateFlags::PERSISTENT_SEQUENTIAL_TTL => {
+                return Err(ErrorCode::Unimplemented.into());
+            }
+            _ => return Err(ErrorCode::BadArguments.into()),
+        };
+        let parent_path = path::parent(create.path).filter(|_| !create.path.contains('\0'));
+        let parent_path = parent_path.ok_or(Stop::Refused(ErrorCode::BadArguments))?;
+        let acl = self.acls.list(self.auth, &create.acl, self.identities)?;
+        let mut parent = self.existing(parent_path)?;
+        self.check_acl(&parent, permission::CREATE)?;
+        let suffixed;
+        let node_path = if sequential {
+            suffixed = format!("{}{:0SEQUENCE_DIGITS$}", create.path, sequence_number(&parent));
+            &suffixed
+        } else {
+            create.path
+        };
+        path::validate(node_path)?;
+        if self.record(node_path)?.is_some() {
+            return Err(ErrorCode::NodeExists.into());
+        }
+        if parent.stat.ephemeral_owner != SessionId::NONE {
+            return Err(ErrorCode::NoChildrenForEphemerals.into());
+        }
+        parent.stat.cversion = parent.stat.cversion.wrapping_add(1);
+        parent.stat.pzxid = self.zxid;
+        parent.num_children += 1;
+        let owner = if ephemeral { self.session } else { SessionId::NONE };
+        self.writer.create(node_path, create.data, owner, &acl, parent.acl.hash(), parent.stat.cversion);
+        let created = NodeImage {
+            stat: NodeStat::created(self.zxid, self.time_ms, owner),
+            data_length: create.data.map_or(0, <[u8]>::len) as i32,
+            num_children: 0,
+            acl,
+        };
+        self.put(parent_path, Some(parent));
+        self.put(node_path, Some(created));
+        Ok(())
+    }
+
+    fn delete(&mut self, node_path: &str, version: i32) -> Result<(), Stop> {
+        let parent_path = path::parent(node_path)
+            .filter(|_| !node_path.contains('\0') && !path::is_special(node_path))
+            .ok_or(Stop::Refused(ErrorCode::BadArguments))?;
+        let parent = self.existing(parent_path)?;
+        self.check_acl(&parent, permission::DELETE)?;
+        let image = self.existing(node_path)?;
+        check_version(image.stat.version, version)?;
+        if image.num_children > 0 {
+            return Err(ErrorCode::NotEmpty.into());
+        }
+        self.remove(node_path, &image, parent_path, parent);
+        Ok(())
+    }
+
+    fn remove(&mut self, node_path: &str, image: &NodeImage, parent_path: &str, mut parent: NodeImage) {
+        parent.stat.pzxid = self.zxid;
+        parent.num_children -= 1;
+        self.writer.delete(node_path, image.acl.hash(), parent.acl.hash(), parent.stat.cversion);
+        self.put(parent_path, Some(parent));
+        self.put(node_path, None);
+    }
+
+    fn set_data(&mut self, node_path: &str, data: Option<&[u8]>, version: i32) -> Result<(), Stop> {
+        path::validate(node_path)?;
+        let mut image = self.existing(node_path)?;
+        self.check_acl(&image, permission::WRITE)?;
+        image.stat.version = check_version(image.stat.version, version)?;
+        image.stat.mzxid = self.zxid;
+        image.stat.mtime_ms = self.time_ms;
+        image.data_length = data.map_or(0, <[u8]>::len) as i32;
+        self.writer.set_data(node_path, data, image.acl.hash(), &image.stat, image.num_children);
+        self.put(node_path, Some(image));
+        Ok(())
+    }
+
+    fn set_acl(&mut self, node_path: &str, acl: &AclVector<'_>, version: i32) -> Result<(), Stop> {
+        path::validate(node_path)?;
+        let list = self.acls.list(self.auth, acl, self.identities)?;
+        let mut image = self.existing(node_path)?;
+        self.check_acl(&image, permission::ADMIN)?;
+        image.stat.aversion = check_version(image.stat.aversion, version)?;
+        image.acl = list;
+        self.writer.set_acl(node_path, &image.acl, &image.stat, image.num_children, image.data_length);
+        self.put(node_path, Some(image));
+        Ok(())
+    }
+
+    fn check(&mut self, node_path: &str, version: i32) -> Result<(), Stop> {
+        path::validate(node_path)?;
+        let image = self.existing(node_path)?;
+        self.check_acl(&image, permission::READ)?;
+        check_version(image.stat.version, version)?;
+        self.writer.check();
+        Ok(())
+    }
+
+    /// All or nothing: a refused slot refuses the whole, and says which one it was.
+    fn multi(&mut self, ops: &[MultiOp<'_>]) -> Result<(), Stop> {
+        let start = self.writer.mark();
+        self.writer.multi(ops.len());
+        for (slot, op) in ops.iter().enumerate() {
+            let result = match op {
+                MultiOp::Create(create) => self.create(create),
+                MultiOp::Delete { path, version } => self.delete(path, *version),
+                MultiOp::SetData { path, data, version } => self.set_data(path, *data, *version),
+                MultiOp::Check { path, version } => self.check(path, *version),
+                MultiOp::GetData { .. } | MultiOp::GetChildren { .. } => Err(ErrorCode::MarshallingError.into()),
+            };
+            match result {
+                Ok(()) => {}
+                Err(Stop::Refused(code)) => {
+                    coverage::mark("multi-refused");
+                    self.writer.rewind(start);
+                    self.own.clear();
+                    self.writer.multi_failed(slot, ops.len(), code.wire());
+                    return Ok(());
+                }
+                Err(missing) => return Err(missing),
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the session of the request: all its ephemerals go in this one transaction (rule B6), those included that
+    /// outstanding proposals created.
+    pub fn close_session(&mut self) -> Result<(), Stop> {
+        let mut paths: BTreeSet<Box<str>> = self.source.ephemerals(self.session)?.into_iter().collect();
+        paths.extend(self.outstanding.created_ephemerals(self.session).map(Box::from));
+        if planted::is("ephemeral-survives-session") {
+            paths.pop_last();
+        }
+        self.fetch_all(&paths)?;
+        self.writer.close_session(self.session);
+        for node_path in &paths {
+            let Some(image) = self.record(node_path)?.filter(|image| image.stat.ephemeral_owner == self.session) else {
+                continue;
+            };
+            let Some(parent_path) = path::parent(node_path) else { continue };
+            let parent = self.existing(parent_path)?;
+            self.remove(node_path, &image, parent_path, parent);
+        }
+        Ok(())
+    }
+
+    /// Makes sure that all records are here, so that a session with many ephemerals needs two rounds of lookups and not one
+    /// for each.
+    fn fetch_all(&self, paths: &BTreeSet<Box<str>>) -> Result<(), Stop> {
+        let mut missing = Vec::new();
+        for node_path in paths.iter().flat_map(|node_path| [Some(&**node_path), path::parent(node_path)]).flatten() {
+            match self.record(node_path) {
+                Err(Stop::Missing(keys)) => missing.extend(keys),
+                Err(refused) => return Err(refused),
+                Ok(_) => {}
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        missing.sort();
+        missing.dedup();
+        Err(Stop::Missing(missing))
+    }
+}
+
+/// The number that the next sequential child gets: how many children were ever created, however named.
+fn sequence_number(parent: &NodeImage) -> i32 {
+    if planted::is("suffix-from-num-children") { parent.num_children } else { parent.stat.cversion }
+}
+
+/// The version after a change that expects `expected` (-1: anything).
+fn check_version(current: i32, expected: i32) -> Result<i32, Stop> {
+    if expected != -1 && expected != current {
+        return Err(ErrorCode::BadVersion.into());
+    }
+    Ok(current.wrapping_add(1))
+}
+
+/// The records that validating `request` will surely need: what to look up before its turn comes.
+pub fn first_keys(request: &Request<'_>) -> Vec<LookupKey> {
+    let mut paths = Vec::new();
+    let create = |paths: &mut Vec<Box<str>>, create: &Create<'_>| {
+        paths.extend(path::parent(create.path).map(Box::from));
+        if !matches!(create.flags, CreateFlags::PERSISTENT_SEQUENTIAL | CreateFlags::EPHEMERAL_SEQUENTIAL) {
+            paths.push(path::canonical(create.path).into());
+        }
+    };
+    let with_parent = |paths: &mut Vec<Box<str>>, node_path: &str| {
+        paths.extend(path::parent(node_path).map(Box::from));
+        paths.push(path::canonical(node_path).into());
+    };
+    match request {
+        Request::Create(op) => create(&mut paths, op),
+        Request::Delete { path, .. } => with_parent(&mut paths, path),
+        Request::SetData { path, .. } | Request::SetAcl { path, .. } => paths.push(path::canonical(path).into()),
+        Request::Multi(ops) => {
+            for op in ops {
+                match op {
+                    MultiOp::Create(op) => create(&mut paths, op),
+                    MultiOp::Delete { path, .. } => with_parent(&mut paths, path),
+                    MultiOp::SetData { path, .. } | MultiOp::Check { path, .. } => {
+                        paths.push(path::canonical(path).into());
+                    }
+                    MultiOp::GetData { .. } | MultiOp::GetChildren { .. } => {}
+                }
+            }
+        }
+        _ => {}
+    }
+    paths.sort();
+    paths.dedup();
+    paths.into_iter().map(LookupKey::Node).collect()
+}

@@ -1,0 +1,686 @@
+//! The part of a server that orders writes.
+//!
+//! The driver's duties, in this order, on the executor of the local shard:
+//! 1. feed [`Sequencer::receive`], [`Sequencer::tick`] and [`Sequencer::durable`];
+//! 2. call [`Sequencer::advance`], which validates what can be validated;
+//! 3. append every new proposal to the log ([`Sequencer::new_proposals`]);
+//! 4. deliver [`SequencerOutputs`]: to each shard in the order given, to the local one at once, before `advance` is called
+//!    again: it reads the local shard's records directly.
+//!
+//! Rules: B1 (lookups and batches in one FIFO; entries stay while a request may rely on older answers), B2 (nothing is
+//! validated before the epoch's opening record was handed over), B6 (sessions are looked at as the proposals leave them), B7
+//! (validation suspends and starts again), A11 (only the session's current connection may write).
+
+use super::message::{
+    Batch, Lookup, LookupAnswer, LookupKey, LookupValue, Mark, MarkAnswer, RequestId, ToSequencer, ToShard, WriteBody,
+    WriteRequest,
+};
+use super::outstanding::Outstanding;
+use super::prep::{AclCache, Missing, OwnChanges, Prep, RecordSource, Stop, first_keys};
+use super::txn::{TxnHeader, TxnWriter};
+use crate::base::{ConnectionId, SessionId, ShardId, Zxid, coverage, planted};
+use crate::coordination::auth::AuthConfig;
+use crate::coordination::session::{ExpiryQueue, Session, SessionIds, SessionTable};
+use crate::coordination::tree::{NodeImage, ShardMap};
+use crate::protocol::zookeeper::{ErrorCode, Request};
+use ahash::AHashMap;
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// What a sequencer is started with.
+#[derive(Clone, Debug)]
+pub struct SequencerConfig {
+    /// The shard whose executor it shares.
+    pub local: ShardId,
+    /// Who owns which path.
+    pub map: ShardMap,
+    /// Who may do what.
+    pub auth: Arc<AuthConfig>,
+    /// Sessions expire in buckets of this.
+    pub tick_ms: u32,
+}
+
+/// The records of the local shard, with everything applied that was handed to it.
+pub trait LocalRecords {
+    /// What prep needs to know of the node at `path`.
+    fn image(&self, path: &str) -> Option<NodeImage>;
+
+    /// The ephemeral nodes of `session` here, sorted.
+    fn ephemerals(&self, session: SessionId) -> Vec<Box<str>>;
+}
+
+/// To whom a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Every shard, the local one included.
+    All,
+    /// One shard, never the local one.
+    One(ShardId),
+}
+
+/// What must be delivered, in this order.
+#[derive(Debug, Default)]
+pub struct SequencerOutputs {
+    /// Messages and their receivers.
+    pub messages: Vec<(Target, ToShard)>,
+}
+
+/// What waits for validation.
+#[derive(Debug)]
+enum Asked {
+    Client(Box<WriteRequest>),
+    Expire(SessionId),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    asked: Asked,
+    /// What had been handed to the shards when its first lookup was sent.
+    issued_after: Zxid,
+    /// Lookups not answered yet.
+    unanswered: usize,
+    answers: Answers,
+}
+
+/// What the other shards said to one request.
+#[derive(Debug, Default)]
+struct Answers {
+    nodes: AHashMap<Box<str>, Option<NodeImage>>,
+    ephemerals: BTreeMap<ShardId, Vec<Box<str>>>,
+}
+
+/// A lookup under way.
+#[derive(Debug)]
+struct Ticket {
+    shard: ShardId,
+    keys: Vec<LookupKey>,
+    /// Number of the waiting request, counted since the start.
+    waiting: u64,
+}
+
+/// Proposed transactions that are not committed yet, sealed for the log.
+#[derive(Debug)]
+struct Proposed {
+    bytes: Bytes,
+    /// For each transaction its zxid and its end in `bytes`.
+    ends: VecDeque<(Zxid, usize)>,
+}
+
+/// Gives the order.
+#[derive(Debug)]
+pub struct Sequencer {
+    config: SequencerConfig,
+    /// The last proposal.
+    last: Zxid,
+    /// The last transaction handed to the shards.
+    handed: Zxid,
+    /// The opening record of this epoch: nothing is validated before it was handed over.
+    opening: Zxid,
+    /// Sessions as the proposals leave them.
+    sessions: SessionTable,
+    ids: SessionIds,
+    expiry: ExpiryQueue,
+    outstanding: Outstanding,
+    own: OwnChanges,
+    acls: AclCache,
+    queue: VecDeque<Waiting>,
+    queued_bytes: usize,
+    /// Number of the request at the front of the queue.
+    front: u64,
+    tickets: AHashMap<u64, Ticket>,
+    next_ticket: u64,
+    open: Vec<u8>,
+    open_ends: VecDeque<(Zxid, usize)>,
+    proposed: VecDeque<Proposed>,
+    proposed_bytes: usize,
+    marks: VecDeque<Mark>,
+    refusing: bool,
+}
+
+impl Sequencer {
+    /// A sequencer that goes on after `last`, the end of the recovered log, with the sessions that exist there. Every session
+    /// gets its full timeout again.
+    pub fn new(
+        config: SequencerConfig,
+        last: Zxid,
+        sessions: SessionTable,
+        mut ids: SessionIds,
+        now_ms: i64,
+    ) -> Sequencer {
+        let mut expiry = ExpiryQueue::new(config.tick_ms);
+        for (id, session) in sessions.iter() {
+            ids.skip_past(id);
+            expiry.start(id, session.timeout_ms, now_ms);
+        }
+        Sequencer {
+            config,
+            last,
+            handed: last,
+            opening: Zxid::MAX,
+            sessions,
+            ids,
+            expiry,
+            outstanding: Outstanding::default(),
+            own: OwnChanges::default(),
+            acls: AclCache::default(),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            front: 0,
+            tickets: AHashMap::default(),
+            next_ticket: 0,
+            open: Vec::new(),
+            open_ends: VecDeque::new(),
+            proposed: VecDeque::new(),
+            proposed_bytes: 0,
+            marks: VecDeque::new(),
+            refusing: false,
+        }
+    }
+
+    /// Proposes the opening record of the next epoch: a leadership does not survive its process (rule E4).
+    pub fn open_epoch(&mut self, wall_ms: i64) {
+        let zxid = Zxid::new(self.last.epoch().checked_add(1).expect("epochs are not exhausted"), 0);
+        self.write_txn(zxid, wall_ms, SessionId::NONE, RequestId::default(), 0, |writer| writer.open_epoch());
+        self.opening = self.opening.min(zxid);
+    }
+
+    /// The last proposal.
+    pub fn last(&self) -> Zxid {
+        self.last
+    }
+
+    /// Goes on after `zxid`, so that the end of an epoch can be reached within a test's life.
+    #[cfg(test)]
+    pub(super) fn skip_to(&mut self, zxid: Zxid) {
+        self.last = zxid;
+    }
+
+    /// The last transaction handed to the shards.
+    pub fn handed(&self) -> Zxid {
+        self.handed
+    }
+
+    /// Requests waiting for validation.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Memory of the requests waiting for validation.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Memory of requests and proposals that are not committed yet: what admission is bounded by.
+    pub fn held_bytes(&self) -> usize {
+        self.queued_bytes + self.proposed_bytes + self.open.len()
+    }
+
+    /// Number of records that outstanding proposals changed.
+    pub fn outstanding_len(&self) -> usize {
+        self.outstanding.len()
+    }
+
+    /// True once the epoch is open.
+    pub fn is_open(&self) -> bool {
+        self.handed >= self.opening
+    }
+
+    /// Refuses writes before they are validated, or goes on: the log has no room (rule B11).
+    pub fn set_refusing(&mut self, refusing: bool) {
+        self.refusing = refusing;
+    }
+
+    /// A message from a shard. `now_ms` is monotonic.
+    pub fn receive(&mut self, from: ShardId, message: ToSequencer, now_ms: i64, out: &mut SequencerOutputs) {
+        match message {
+            ToSequencer::Request(request) => self.enqueue(Asked::Client(request), out),
+            ToSequencer::LookupAnswer(answer) => self.answered(from, answer),
+            ToSequencer::Touched(sessions) => {
+                for session in sessions {
+                    self.expiry.touch(session, now_ms);
+                }
+            }
+        }
+    }
+
+    /// A turn of the clock: sessions that were not heard of are put in the queue to be closed. Deliver queued touches first
+    /// (rule B13).
+    pub fn tick(&mut self, now_ms: i64, out: &mut SequencerOutputs) {
+        self.expiry.turn(now_ms);
+        if !self.is_open() {
+            return;
+        }
+        for session in self.expiry.expired(now_ms) {
+            match self.sessions.get(session) {
+                // It stays known and due until there is room for its end.
+                Some(known) if self.refusing => self.expiry.start(session, known.timeout_ms, now_ms),
+                Some(_) => self.enqueue(Asked::Expire(session), out),
+                None => {}
+            }
+        }
+    }
+
+    fn enqueue(&mut self, asked: Asked, out: &mut SequencerOutputs) {
+        let keys = self.first_remote_keys(&asked);
+        self.queued_bytes += asked.bytes();
+        self.queue.push_back(Waiting { asked, issued_after: self.handed, unanswered: 0, answers: Answers::default() });
+        self.ask(self.queue.len() - 1, keys, out);
+    }
+
+    fn first_remote_keys(&self, asked: &Asked) -> Vec<LookupKey> {
+        if self.config.map.shards() == 1 {
+            return Vec::new();
+        }
+        match asked {
+            Asked::Expire(session) => vec![LookupKey::Ephemerals(*session)],
+            Asked::Client(request) => match &request.body {
+                WriteBody::CloseSession => vec![LookupKey::Ephemerals(request.session)],
+                WriteBody::Operation { op, record } => match Request::decode(*op, record) {
+                    Ok(request) => first_keys(&request),
+                    Err(_) => Vec::new(),
+                },
+                _ => Vec::new(),
+            },
+        }
+    }
+
+    /// Sends lookups for what the request at `place` in the queue needs from other shards.
+    fn ask(&mut self, place: usize, keys: Vec<LookupKey>, out: &mut SequencerOutputs) {
+        let mut by_shard: BTreeMap<ShardId, Vec<LookupKey>> = BTreeMap::new();
+        for key in keys {
+            match &key {
+                LookupKey::Node(path) => {
+                    let owner = self.config.map.owner(path);
+                    if owner != self.config.local && !self.outstanding.is_changed_after(path, self.handed) {
+                        by_shard.entry(owner).or_default().push(key);
+                    }
+                }
+                LookupKey::Ephemerals(_) => {
+                    for shard in self.config.map.all().filter(|shard| *shard != self.config.local) {
+                        by_shard.entry(shard).or_default().push(key.clone());
+                    }
+                }
+            }
+        }
+        for (shard, keys) in by_shard {
+            let ticket = self.next_ticket;
+            self.next_ticket += 1;
+            let lookup = Lookup { ticket, keys: keys.clone() };
+            out.messages.push((Target::One(shard), ToShard::Lookup(lookup)));
+            self.tickets.insert(ticket, Ticket { shard, keys, waiting: self.front + place as u64 });
+            self.queue[place].unanswered += 1;
+        }
+    }
+
+    fn answered(&mut self, from: ShardId, answer: LookupAnswer) {
+        let Some(ticket) = self.tickets.remove(&answer.ticket) else { return };
+        debug_assert_eq!(from, ticket.shard);
+        // A request leaves the queue only when its lookups are answered.
+        let waiting = &mut self.queue[(ticket.waiting - self.front) as usize];
+        waiting.unanswered -= 1;
+        for (key, value) in ticket.keys.into_iter().zip(answer.values) {
+            match (key, value) {
+                (LookupKey::Node(path), LookupValue::Node(image)) => {
+                    waiting.answers.nodes.insert(path, image);
+                }
+                (LookupKey::Ephemerals(_), LookupValue::Ephemerals(paths)) => {
+                    waiting.answers.ephemerals.insert(from, paths);
+                }
+                _ => unreachable!("an answer has the kind of its key"),
+            }
+        }
+    }
+
+    /// Validates requests from the front of the queue until one must wait for a record. `wall_ms` is the time of the
+    /// transactions.
+    pub fn advance(&mut self, local: &dyn LocalRecords, now_ms: i64, wall_ms: i64, out: &mut SequencerOutputs) {
+        while self.is_open() && self.queue.front().is_some_and(|front| front.unanswered == 0) {
+            let Some(waiting) = self.queue.pop_front() else { break };
+            match self.process(&waiting, local, now_ms, wall_ms) {
+                Ok(()) => {
+                    self.front += 1;
+                    self.queued_bytes -= waiting.asked.bytes();
+                }
+                Err(keys) => {
+                    coverage::mark("prep-suspended");
+                    self.queue.push_front(waiting);
+                    self.ask(0, keys, out);
+                    if self.queue[0].unanswered == 0 {
+                        // Everything asked for turned out to be outstanding meanwhile: cannot happen, since nothing behind
+                        // the front is validated; going round again would never end.
+                        unreachable!("a suspended request asks for something");
+                    }
+                }
+            }
+        }
+        self.drop_outstanding();
+        self.hand_over_marks(out);
+    }
+
+    /// Nothing that a queued request may rely on is dropped: its answers date from `issued_after` at the earliest.
+    fn drop_outstanding(&mut self) {
+        let mut limit = self.queue.front().map_or(self.handed, |front| front.issued_after);
+        if planted::is("b1-entry-dropped-early") {
+            limit = self.handed;
+        }
+        self.outstanding.drop_up_to(limit);
+    }
+
+    fn process(
+        &mut self,
+        waiting: &Waiting,
+        local: &dyn LocalRecords,
+        now_ms: i64,
+        wall_ms: i64,
+    ) -> Result<(), Vec<LookupKey>> {
+        let request = match &waiting.asked {
+            Asked::Client(request) => request,
+            Asked::Expire(session) => return self.close_session(*session, None, waiting, local, wall_ms),
+        };
+        if let Some(answer) = self.refusal(request) {
+            self.mark(request.id, answer);
+            return Ok(());
+        }
+        match &request.body {
+            WriteBody::Sync => {
+                self.mark(request.id, MarkAnswer::Synced);
+                Ok(())
+            }
+            WriteBody::CreateSession { timeout_ms, .. } => {
+                let session = self.ids.allocate();
+                self.place_session(request, session, *timeout_ms, now_ms, wall_ms, |w, s, t| w.create_session(s, t));
+                Ok(())
+            }
+            WriteBody::MoveSession { timeout_ms, .. } => {
+                let session = request.session;
+                self.place_session(request, session, *timeout_ms, now_ms, wall_ms, |w, s, t| w.move_session(s, t));
+                Ok(())
+            }
+            WriteBody::CloseSession => self.close_session(request.session, Some(request), waiting, local, wall_ms),
+            WriteBody::Operation { op, record } => self.operation(request, *op, record, waiting, local, wall_ms),
+        }
+    }
+
+    /// Answers that need neither validation nor a transaction.
+    fn refusal(&self, request: &WriteRequest) -> Option<MarkAnswer> {
+        match &request.body {
+            WriteBody::CreateSession { last_zxid_seen, .. } | WriteBody::MoveSession { last_zxid_seen, .. }
+                if *last_zxid_seen > self.last =>
+            {
+                Some(MarkAnswer::Close)
+            }
+            WriteBody::MoveSession { .. } if self.sessions.get(request.session).is_none() => {
+                Some(MarkAnswer::SessionGone)
+            }
+            WriteBody::CreateSession { .. } | WriteBody::MoveSession { .. } if self.refusing => Some(MarkAnswer::Close),
+            WriteBody::CreateSession { .. } | WriteBody::MoveSession { .. } | WriteBody::Sync => None,
+            WriteBody::CloseSession | WriteBody::Operation { .. } => {
+                let known = self.sessions.get(request.session);
+                if known.is_some_and(|session| session.connection != request.id.connection) {
+                    coverage::mark("write-of-moved-session-refused");
+                    return Some(MarkAnswer::Close);
+                }
+                self.refusing.then_some(MarkAnswer::Refused(ErrorCode::SystemError))
+            }
+        }
+    }
+
+    fn mark(&mut self, request: RequestId, answer: MarkAnswer) {
+        self.marks.push_back(Mark { after: self.last, request, answer });
+    }
+
+    fn place_session(
+        &mut self,
+        request: &WriteRequest,
+        session: SessionId,
+        timeout_ms: u32,
+        now_ms: i64,
+        wall_ms: i64,
+        write: impl FnOnce(&mut TxnWriter<'_>, SessionId, u32),
+    ) {
+        let zxid = self.next_zxid(wall_ms);
+        self.sessions.put(session, Session { timeout_ms, connection: request.id.connection });
+        self.expiry.start(session, timeout_ms, now_ms);
+        self.write_txn(zxid, wall_ms, session, request.id, request.xid, |writer| {
+            write(writer, session, timeout_ms);
+        });
+    }
+
+    fn close_session(
+        &mut self,
+        session: SessionId,
+        request: Option<&WriteRequest>,
+        waiting: &Waiting,
+        local: &dyn LocalRecords,
+        wall_ms: i64,
+    ) -> Result<(), Vec<LookupKey>> {
+        let (id, xid) = request.map_or((RequestId::default(), 0), |request| (request.id, request.xid));
+        if self.sessions.get(session).is_none() {
+            if request.is_some() {
+                self.refuse(id, session, xid, ErrorCode::SessionExpired, wall_ms);
+            }
+            return Ok(());
+        }
+        self.validated(id, session, xid, &[], waiting, local, wall_ms, |prep| prep.close_session())?;
+        self.sessions.remove(session);
+        self.expiry.remove(session);
+        Ok(())
+    }
+
+    fn operation(
+        &mut self,
+        request: &WriteRequest,
+        op: i32,
+        record: &[u8],
+        waiting: &Waiting,
+        local: &dyn LocalRecords,
+        wall_ms: i64,
+    ) -> Result<(), Vec<LookupKey>> {
+        let (id, session, xid) = (request.id, request.session, request.xid);
+        if self.sessions.get(session).is_none() {
+            self.refuse(id, session, xid, ErrorCode::SessionExpired, wall_ms);
+            return Ok(());
+        }
+        match Request::decode(op, record) {
+            // The home shard decoded it before.
+            Err(_) => self.refuse(id, session, xid, ErrorCode::MarshallingError, wall_ms),
+            Ok(decoded) => {
+                let identities = request.identities.clone();
+                self.validated(id, session, xid, &identities, waiting, local, wall_ms, |prep| prep.request(&decoded))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A transaction that says that the request was refused.
+    fn refuse(&mut self, id: RequestId, session: SessionId, xid: i32, code: ErrorCode, wall_ms: i64) {
+        let zxid = self.next_zxid(wall_ms);
+        self.write_txn(zxid, wall_ms, session, id, xid, |writer| writer.error(code.wire()));
+    }
+
+    /// Runs prep and proposes what it wrote; a refusal is proposed too. Nothing has happened when records are missing.
+    #[allow(clippy::too_many_arguments)]
+    fn validated(
+        &mut self,
+        id: RequestId,
+        session: SessionId,
+        xid: i32,
+        identities: &[crate::protocol::zookeeper::Id],
+        waiting: &Waiting,
+        local: &dyn LocalRecords,
+        wall_ms: i64,
+        validate: impl FnOnce(&mut Prep<'_, '_, Source<'_, Local<'_>>>) -> Result<(), Stop>,
+    ) -> Result<(), Vec<LookupKey>> {
+        let zxid = self.next_zxid(wall_ms);
+        let local: Local<'_> = local;
+        let source = Source { map: &self.config.map, local_shard: self.config.local, local, answers: &waiting.answers };
+        let header = TxnHeader { zxid, time_ms: wall_ms, session, request: id, xid };
+        self.own.clear();
+        let mut writer = TxnWriter::begin(&mut self.open, &header);
+        let start = writer.mark();
+        let result = validate(&mut Prep {
+            auth: &self.config.auth,
+            outstanding: &self.outstanding,
+            source: &source,
+            own: &mut self.own,
+            acls: &mut self.acls,
+            session,
+            identities,
+            zxid,
+            time_ms: wall_ms,
+            writer: &mut writer,
+        });
+        match result {
+            Ok(()) => {}
+            Err(Stop::Missing(keys)) => {
+                writer.abandon();
+                return Err(keys);
+            }
+            Err(Stop::Refused(code)) => {
+                writer.rewind(start);
+                writer.error(code.wire());
+                self.own.clear();
+            }
+        }
+        writer.finish();
+        self.proposed_now(zxid);
+        for (path, image) in self.own.drain() {
+            self.outstanding.put(zxid, path, image);
+        }
+        Ok(())
+    }
+
+    fn write_txn(
+        &mut self,
+        zxid: Zxid,
+        wall_ms: i64,
+        session: SessionId,
+        request: RequestId,
+        xid: i32,
+        write: impl FnOnce(&mut TxnWriter<'_>),
+    ) {
+        let header = TxnHeader { zxid, time_ms: wall_ms, session, request, xid };
+        let mut writer = TxnWriter::begin(&mut self.open, &header);
+        write(&mut writer);
+        writer.finish();
+        self.proposed_now(zxid);
+    }
+
+    fn proposed_now(&mut self, zxid: Zxid) {
+        self.last = zxid;
+        self.open_ends.push_back((zxid, self.open.len()));
+    }
+
+    /// The next zxid; opens a new epoch when the counter is exhausted, so that it never wraps. A suspended request leaves no
+    /// gap: its zxid is given out again.
+    fn next_zxid(&mut self, wall_ms: i64) -> Zxid {
+        if self.last.counter() == u32::MAX {
+            coverage::mark("epoch-rolled-over");
+            self.open_epoch(wall_ms);
+        }
+        self.last.next()
+    }
+
+    /// Seals what was proposed since the last call and gives each transaction to the log, in order.
+    pub fn new_proposals(&mut self, mut append: impl FnMut(Zxid, &[u8])) {
+        if self.open.is_empty() {
+            return;
+        }
+        let capacity = self.open.capacity().min(Self::OPEN_BYTES_KEPT_MAX);
+        let bytes = Bytes::from(std::mem::replace(&mut self.open, Vec::with_capacity(capacity)));
+        let ends = std::mem::take(&mut self.open_ends);
+        let mut start = 0;
+        for &(zxid, end) in &ends {
+            append(zxid, &bytes[start + 4..end]);
+            start = end;
+        }
+        self.proposed_bytes += bytes.len();
+        self.proposed.push_back(Proposed { bytes, ends });
+    }
+
+    const OPEN_BYTES_KEPT_MAX: usize = 256 << 10;
+
+    /// Everything up to `zxid` is on disk, and so, in a server on its own, committed: hands it to the shards.
+    pub fn durable(&mut self, zxid: Zxid, out: &mut SequencerOutputs) {
+        while let Some(front) = self.proposed.front_mut() {
+            let count = front.ends.partition_point(|(proposed, _)| *proposed <= zxid);
+            if count == 0 {
+                break;
+            }
+            let done: Vec<(Zxid, usize)> = front.ends.drain(..count).collect();
+            let (last, end) = done[count - 1];
+            // `ends` are positions in the bytes that are left: those of what is handed over now come first.
+            let txns = front.bytes.split_to(end);
+            for (_, later) in &mut front.ends {
+                *later -= end;
+            }
+            self.proposed_bytes -= end;
+            self.handed = last;
+            let marks = self.marks_up_to(last);
+            out.messages.push((Target::All, ToShard::Batch(Batch { txns, marks })));
+            if self.proposed.front().is_some_and(|front| front.ends.is_empty()) {
+                self.proposed.pop_front();
+            }
+        }
+        self.drop_outstanding();
+    }
+
+    fn marks_up_to(&mut self, zxid: Zxid) -> Vec<Mark> {
+        let count = self.marks.partition_point(|mark| mark.after <= zxid);
+        self.marks.drain(..count).collect()
+    }
+
+    /// Marks whose place is reached already need no transaction to travel with.
+    fn hand_over_marks(&mut self, out: &mut SequencerOutputs) {
+        let marks = self.marks_up_to(self.handed);
+        if !marks.is_empty() {
+            out.messages.push((Target::All, ToShard::Batch(Batch { txns: Bytes::new(), marks })));
+        }
+    }
+
+    /// The connection that a session is on, as the proposals leave it.
+    pub fn connection_of(&self, session: SessionId) -> Option<ConnectionId> {
+        self.sessions.get(session).map(|session| session.connection)
+    }
+}
+
+impl Asked {
+    fn bytes(&self) -> usize {
+        match self {
+            Asked::Client(request) => request.bytes(),
+            Asked::Expire(_) => size_of::<Asked>(),
+        }
+    }
+}
+
+type Local<'a> = &'a dyn LocalRecords;
+
+/// The owners' records as one request may see them.
+pub struct Source<'a, L> {
+    map: &'a ShardMap,
+    local_shard: ShardId,
+    local: L,
+    answers: &'a Answers,
+}
+
+impl RecordSource for Source<'_, Local<'_>> {
+    fn node(&self, path: &str) -> Result<Option<NodeImage>, Missing> {
+        if self.map.owner(path) == self.local_shard {
+            return Ok(self.local.image(path));
+        }
+        match self.answers.nodes.get(path) {
+            Some(image) => Ok(image.clone()),
+            None => Err(Missing(vec![LookupKey::Node(path.into())])),
+        }
+    }
+
+    fn ephemerals(&self, session: SessionId) -> Result<Vec<Box<str>>, Missing> {
+        if self.answers.ephemerals.len() + 1 < usize::from(self.map.shards()) {
+            return Err(Missing(vec![LookupKey::Ephemerals(session)]));
+        }
+        let mut paths = self.local.ephemerals(session);
+        paths.extend(self.answers.ephemerals.values().flatten().cloned());
+        Ok(paths)
+    }
+}

@@ -1,0 +1,346 @@
+//! One shard: a part of the tree, and a share of the connections.
+//!
+//! Inputs: [`Shard::connect`], [`Shard::receive`], [`Shard::disconnect`] (clients); [`Shard::on_sequencer`] (batches and
+//! lookups, in one FIFO); [`Shard::on_peer`] (reads of and for other shards); [`Shard::set_floor`], [`Shard::tick`]. Outputs are
+//! collected in [`ShardOutputs`]; the bytes of each dirty connection are fetched with [`Shard::take_output`] and closed
+//! when [`Shard::is_finished`] says so.
+//!
+//! Invariants (ORDERING.md section 1):
+//! - `applied` moves with each transaction, after its records, events and reply; nothing else is served in between (A12).
+//! - A connection's requests take their turn in order. Writes are forwarded at their turn; anything else waits until the
+//!   earlier requests that need agreement are answered, and until `applied` has reached what the server had released when the
+//!   request was read (A3).
+//! - A read is answered as of `applied` at its turn, whoever owns the record, and its reply carries that position (A7).
+//! - Before a reply or an event leaves, the driver raises the server's `released` word to the zxid that
+//!   [`Shard::take_output`] returns with it.
+
+mod apply;
+mod connection;
+mod output;
+mod read;
+mod reply;
+mod set_watches;
+mod turn;
+
+pub use apply::ApplyError;
+pub use connection::ConnectionState;
+
+use super::message::{Lookup, LookupAnswer, LookupKey, LookupValue, PeerMessage, ToSequencer, ToShard};
+use super::sequencer::LocalRecords;
+use crate::base::{SessionId, ShardId, Zxid};
+use crate::coordination::auth::AuthConfig;
+use crate::coordination::session::SessionTable;
+use crate::coordination::tree::{DataTree, NodeImage, ShardMap};
+use crate::coordination::watch::{Fired, WatchTable};
+use ahash::AHashMap;
+use connection::Connection;
+use core::net::IpAddr;
+use read::{Gather, Positions};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What a shard is started with.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// Which one it is.
+    pub id: ShardId,
+    /// Who owns which path.
+    pub map: ShardMap,
+    /// Number of the process life.
+    pub boot: u64,
+    /// Who may do what.
+    pub auth: Arc<AuthConfig>,
+    /// `jute.maxbuffer`.
+    pub packet_bytes_max: usize,
+    /// `minSessionTimeout`.
+    pub session_timeout_ms_min: u32,
+    /// `maxSessionTimeout`.
+    pub session_timeout_ms_max: u32,
+    /// A connection that has not asked for a session by then is dropped.
+    pub sessionless_timeout_ms: i64,
+    /// Requests of one connection that may wait or be under way before its socket is no longer read.
+    pub requests_per_connection_max: usize,
+    /// Output of one connection that may wait to be sent before its socket is no longer read.
+    pub output_bytes_max: usize,
+}
+
+/// What must be delivered. The messages to one receiver keep their order.
+#[derive(Debug, Default)]
+pub struct ShardOutputs {
+    /// For the sequencer.
+    pub to_sequencer: Vec<ToSequencer>,
+    /// For other shards.
+    pub to_peers: Vec<(ShardId, PeerMessage)>,
+    /// Connections that have bytes to send or are finished.
+    pub dirty: Vec<u64>,
+    /// How long requests that needed agreement took, from their turn to their reply.
+    pub latencies_us: Vec<u64>,
+}
+
+impl ShardOutputs {
+    /// True when nothing waits for the sequencer or for another shard.
+    pub fn is_quiet(&self) -> bool {
+        self.to_sequencer.is_empty() && self.to_peers.is_empty()
+    }
+}
+
+/// One shard.
+#[derive(Debug)]
+pub struct Shard {
+    config: ShardConfig,
+    tree: DataTree,
+    sessions: SessionTable,
+    watches: WatchTable,
+    connections: AHashMap<u64, Connection>,
+    next_connection: u64,
+    next_tag: u64,
+    /// The last transaction applied.
+    applied: Zxid,
+    /// End of the snapshot that was loaded: nothing is served below (rule C3).
+    serve_from: Zxid,
+    /// Reads of other shards that are ahead of this one.
+    parked: BTreeMap<Zxid, Vec<(ShardId, super::message::PeerRead)>>,
+    /// Reads that wait for other shards.
+    gathers: AHashMap<u32, Gather>,
+    next_gather: u32,
+    positions: Positions,
+    /// Connections whose next request must not be served before this position.
+    stalled: BTreeSet<(Zxid, u64)>,
+    /// Connections that may go on since the current batch answered them.
+    resumed: Vec<u64>,
+    fired: Vec<Fired>,
+    /// The driver's clock, for latencies.
+    now_us: u64,
+}
+
+impl Shard {
+    /// A shard of a server that has recovered up to `applied`. Below `serve_from` the tree may be ahead of `applied` in places:
+    /// it comes from a fuzzy snapshot.
+    pub fn new(
+        config: ShardConfig,
+        mut tree: DataTree,
+        sessions: SessionTable,
+        applied: Zxid,
+        serve_from: Zxid,
+    ) -> Shard {
+        // A server with one shard never reads in the past; what replay changes nobody reads before it is over.
+        tree.set_floor(if config.map.shards() == 1 { Zxid::MAX } else { applied });
+        Shard {
+            config,
+            tree,
+            sessions,
+            watches: WatchTable::default(),
+            connections: AHashMap::default(),
+            next_connection: 1,
+            next_tag: 0,
+            applied,
+            serve_from,
+            parked: BTreeMap::new(),
+            gathers: AHashMap::default(),
+            next_gather: 0,
+            positions: Positions::default(),
+            stalled: BTreeSet::new(),
+            resumed: Vec::new(),
+            fired: Vec::new(),
+            now_us: 0,
+        }
+    }
+
+    /// Replay is over: from now on other shards may ask for a position that is a little behind.
+    pub fn start_serving(&mut self) {
+        self.tree.keep_history(self.config.map.shards() > 1);
+        self.tree.set_floor(self.applied);
+    }
+
+    /// The time of what comes next (monotonic). Latencies rest on it, nothing else.
+    pub fn set_clock_us(&mut self, now_us: u64) {
+        self.now_us = now_us;
+    }
+
+    /// Which one it is.
+    pub fn id(&self) -> ShardId {
+        self.config.id
+    }
+
+    /// The last transaction applied.
+    pub fn applied(&self) -> Zxid {
+        self.applied
+    }
+
+    /// The least position that a read of this shard may still ask for: what it contributes to `floor`.
+    pub fn published(&self) -> Zxid {
+        self.positions.oldest().map_or(self.applied, |oldest| oldest.min(self.applied))
+    }
+
+    /// No shard will ask for a position below `floor` any more.
+    pub fn set_floor(&mut self, floor: Zxid) {
+        self.tree.set_floor(floor);
+    }
+
+    /// Its part of the tree.
+    pub fn tree(&self) -> &DataTree {
+        &self.tree
+    }
+
+    /// The sessions, as of `applied`.
+    pub fn sessions(&self) -> &SessionTable {
+        &self.sessions
+    }
+
+    /// The watches of its connections.
+    pub fn watches(&self) -> &WatchTable {
+        &self.watches
+    }
+
+    /// Number of its connections.
+    pub fn connections_len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Requests that wait or are under way.
+    pub fn outstanding_requests(&self) -> usize {
+        self.connections.values().map(|c| c.waiting.len() + c.unanswered.len()).sum()
+    }
+
+    /// A client connected from `peer`. Returns the connection's number.
+    pub fn connect(&mut self, peer: IpAddr, now_ms: i64) -> u64 {
+        let number = self.next_connection;
+        self.next_connection += 1;
+        self.connections.insert(number, Connection::new(number, peer, now_ms));
+        number
+    }
+
+    /// The client is gone: its watches go, its session stays.
+    pub fn disconnect(&mut self, number: u64) {
+        self.watches.remove_connection(number);
+        self.connections.remove(&number);
+    }
+
+    /// True when the connection's socket should be read: neither its requests nor its output have piled up.
+    pub fn wants_bytes(&self, number: u64) -> bool {
+        self.connections.get(&number).is_some_and(|connection| {
+            connection.waiting.len() + connection.unanswered.len() < self.config.requests_per_connection_max
+                && connection.output.bytes() < self.config.output_bytes_max
+        })
+    }
+
+    /// Takes what the connection can send now; `spare` becomes its next buffer. The zxid is the newest state that it tells of:
+    /// `released` must be raised to it first.
+    pub fn take_output(&mut self, number: u64, spare: Vec<u8>) -> (Vec<u8>, Zxid) {
+        match self.connections.get_mut(&number) {
+            None => (Vec::new(), Zxid::ZERO),
+            Some(connection) => {
+                connection.dirty = false;
+                let zxid = connection.output.ready().1;
+                (connection.output.take_ready(spare), zxid)
+            }
+        }
+    }
+
+    /// True when the connection must be closed: it is unknown, or has sent everything.
+    pub fn is_finished(&self, number: u64) -> bool {
+        self.connections
+            .get(&number)
+            .is_none_or(|connection| connection.state == ConnectionState::Closing && connection.output.is_drained())
+    }
+
+    /// What the connection is, for reports.
+    pub fn connection_state(&self, number: u64) -> Option<(ConnectionState, SessionId)> {
+        self.connections.get(&number).map(|connection| (connection.state, connection.session))
+    }
+
+    /// Its connections for reports: number, peer, session, requests under way, packets received and sent.
+    pub fn connection_reports(&self) -> Vec<(u64, IpAddr, SessionId, usize, u64, u64)> {
+        let report = |c: &Connection| {
+            (c.number, c.peer, c.session, c.waiting.len() + c.unanswered.len(), c.packets_received, c.packets_sent)
+        };
+        let mut reports: Vec<_> = self.connections.values().map(report).collect();
+        reports.sort_by_key(|report| report.0);
+        reports
+    }
+
+    /// A turn of the clock: reports the sessions that were heard of, drops connections that never asked for one.
+    pub fn tick(&mut self, now_ms: i64, out: &mut ShardOutputs) {
+        let mut touched = Vec::new();
+        let mut late = Vec::new();
+        for connection in self.connections.values_mut() {
+            if std::mem::take(&mut connection.touched) && connection.session != SessionId::NONE {
+                touched.push(connection.session);
+            }
+            let waited_ms = now_ms - connection.accepted_ms;
+            if connection.state == ConnectionState::New && waited_ms >= self.config.sessionless_timeout_ms {
+                late.push(connection.number);
+            }
+        }
+        touched.sort();
+        if !touched.is_empty() {
+            out.to_sequencer.push(ToSequencer::Touched(touched));
+        }
+        late.sort();
+        for number in late {
+            self.close_now(number, out);
+        }
+    }
+
+    /// A message from the sequencer. An error means that this server must not go on.
+    pub fn on_sequencer(&mut self, message: &ToShard, out: &mut ShardOutputs) -> Result<(), ApplyError> {
+        match message {
+            ToShard::Batch(batch) => self.apply(batch, out),
+            ToShard::Lookup(lookup) => {
+                out.to_sequencer.push(ToSequencer::LookupAnswer(self.lookup(lookup)));
+                Ok(())
+            }
+        }
+    }
+
+    fn lookup(&self, lookup: &Lookup) -> LookupAnswer {
+        let value = |key: &LookupKey| match key {
+            LookupKey::Node(path) => LookupValue::Node(self.tree.image(path)),
+            LookupKey::Ephemerals(session) => LookupValue::Ephemerals(LocalRecords::ephemerals(self, *session)),
+        };
+        LookupAnswer { ticket: lookup.ticket, values: lookup.keys.iter().map(value).collect() }
+    }
+
+    /// A message from another shard.
+    pub fn on_peer(&mut self, from: ShardId, message: PeerMessage, out: &mut ShardOutputs) {
+        match message {
+            PeerMessage::Read(read) => self.peer_read(from, read, out),
+            PeerMessage::Answer(answer) => self.peer_answer(answer, out),
+        }
+    }
+
+    fn mark_dirty(connection: &mut Connection, out: &mut ShardOutputs) {
+        if !connection.dirty {
+            connection.dirty = true;
+            out.dirty.push(connection.number);
+        }
+    }
+
+    /// Closes a connection without waiting for anything; its watches go.
+    fn close_now(&mut self, number: u64, out: &mut ShardOutputs) {
+        self.watches.remove_connection(number);
+        if let Some(connection) = self.connections.get_mut(&number) {
+            connection.close_now();
+            Self::mark_dirty(connection, out);
+        }
+    }
+
+    /// Closes a connection after what it has coming; its watches go.
+    fn close_when_drained(&mut self, number: u64, out: &mut ShardOutputs) {
+        self.watches.remove_connection(number);
+        if let Some(connection) = self.connections.get_mut(&number) {
+            connection.close_when_drained();
+            Self::mark_dirty(connection, out);
+        }
+    }
+}
+
+impl LocalRecords for Shard {
+    fn image(&self, path: &str) -> Option<NodeImage> {
+        self.tree.image(path)
+    }
+
+    fn ephemerals(&self, session: SessionId) -> Vec<Box<str>> {
+        self.tree.ephemerals(session).into_iter().map(Box::from).collect()
+    }
+}

@@ -1,0 +1,287 @@
+//! Requests taking their turn.
+
+use super::connection::{ConnectionState, Expected, Held, Unanswered};
+use super::{Shard, ShardOutputs};
+use crate::base::{ConnectionId, SessionId, Zxid, coverage, planted};
+use crate::coordination::processor::message::{ReadKind, RequestId, ToSequencer, WriteBody, WriteRequest};
+use crate::coordination::session::password;
+use crate::coordination::watch::WatchKind;
+use crate::protocol::jute::Input;
+use crate::protocol::zookeeper::{
+    AddWatchMode, ConnectRequest, ConnectResponse, ErrorCode, FrameError, FrameReader, Reply, ReplyHeader, Request,
+    RequestError, RequestHeader, WatcherType, xid as special_xid,
+};
+use bytes::Bytes;
+
+/// Whether a request took its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Taken,
+    /// It must wait for earlier requests to be answered.
+    WaitForAnswers,
+    /// It must wait for the shard to catch up with what other clients have seen.
+    WaitForPosition,
+}
+
+impl Shard {
+    /// Bytes from a client. `released` is the server's word, read once when they arrived. Returns how many were consumed: the
+    /// rest is the beginning of a frame, to be offered again with what follows. An error closes the connection at once.
+    pub fn receive(
+        &mut self,
+        number: u64,
+        bytes: &[u8],
+        released: Zxid,
+        out: &mut ShardOutputs,
+    ) -> Result<usize, FrameError> {
+        let mut frames = FrameReader::new(bytes, self.config.packet_bytes_max);
+        loop {
+            let frame = match frames.next() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Ok(frames.consumed()),
+                Err(error) => {
+                    self.close_now(number, out);
+                    return Err(error);
+                }
+            };
+            let Some(connection) = self.connections.get_mut(&number) else { return Ok(bytes.len()) };
+            connection.packets_received += 1;
+            connection.touched = true;
+            match connection.state {
+                ConnectionState::New => self.handshake(number, frame.body, out),
+                ConnectionState::Closing => return Ok(bytes.len()),
+                ConnectionState::Connecting | ConnectionState::Open => {
+                    connection.sequence += 1;
+                    let sequence = connection.sequence;
+                    self.request(number, sequence, released, frame.body, out);
+                }
+            }
+        }
+    }
+
+    fn handshake(&mut self, number: u64, body: &[u8], out: &mut ShardOutputs) {
+        let Ok(request) = ConnectRequest::decode(body) else { return self.close_now(number, out) };
+        let (min, max) = (self.config.session_timeout_ms_min, self.config.session_timeout_ms_max);
+        let timeout_ms = u32::try_from(request.timeout_ms).unwrap_or(0).clamp(min, max);
+        let session = SessionId(request.session_id);
+        let last_zxid_seen = Zxid(request.last_zxid_seen.max(0) as u64);
+        let read_only = request.read_only;
+        // The password first: an attempt with a wrong one must not disturb the session's connection.
+        if session != SessionId::NONE && request.password != password(session) {
+            let applied = self.applied;
+            if let Some(connection) = self.connections.get_mut(&number) {
+                connection.output.append(applied, |buffer| {
+                    ConnectResponse::session_gone(read_only).encode_frame(buffer);
+                });
+            }
+            return self.close_when_drained(number, out);
+        }
+        let body = if session == SessionId::NONE {
+            WriteBody::CreateSession { timeout_ms, last_zxid_seen }
+        } else {
+            WriteBody::MoveSession { timeout_ms, last_zxid_seen }
+        };
+        if let Some(connection) = self.connections.get_mut(&number) {
+            connection.state = ConnectionState::Connecting;
+            connection.session = session;
+        }
+        self.forward(number, 0, 0, Expected::Connect { read_only }, body, out);
+    }
+
+    /// A request was read: it takes its turn, or waits for it behind the others.
+    fn request(&mut self, number: u64, sequence: u64, released: Zxid, body: &[u8], out: &mut ShardOutputs) {
+        let waits = self.connections.get(&number).is_some_and(|connection| !connection.waiting.is_empty());
+        let turn = if waits { Turn::WaitForAnswers } else { self.take_turn(number, sequence, released, body, out) };
+        if turn == Turn::Taken {
+            return;
+        }
+        if turn == Turn::WaitForPosition {
+            coverage::mark("read-waited-for-released");
+            self.stalled.insert((released, number));
+        }
+        if let Some(connection) = self.connections.get_mut(&number) {
+            connection.waiting.push_back(Held { sequence, released, body: body.into() });
+        }
+    }
+
+    /// Lets the waiting requests of a connection take their turns, as far as they can.
+    pub(super) fn pump(&mut self, number: u64, out: &mut ShardOutputs) {
+        while let Some(held) = self.connections.get_mut(&number).and_then(|connection| connection.waiting.pop_front()) {
+            let turn = self.take_turn(number, held.sequence, held.released, &held.body, out);
+            if turn == Turn::Taken {
+                continue;
+            }
+            if turn == Turn::WaitForPosition {
+                self.stalled.insert((held.released, number));
+            }
+            if let Some(connection) = self.connections.get_mut(&number) {
+                connection.waiting.push_front(held);
+            }
+            return;
+        }
+    }
+
+    fn take_turn(&mut self, number: u64, sequence: u64, released: Zxid, body: &[u8], out: &mut ShardOutputs) -> Turn {
+        let Some(connection) = self.connections.get(&number) else { return Turn::Taken };
+        let mut input = Input::new(body);
+        let Ok(header) = RequestHeader::decode(&mut input) else {
+            // Not even a header: nothing can be answered.
+            self.close_now(number, out);
+            return Turn::Taken;
+        };
+        let request = Request::decode(header.op, input.rest());
+        if let Ok(request) = &request
+            && request.op_code().needs_agreement()
+        {
+            if connection.state != ConnectionState::Open {
+                return Turn::WaitForAnswers;
+            }
+            let record = Bytes::copy_from_slice(input.rest());
+            self.forward_request(number, sequence, header, request, record, out);
+            return Turn::Taken;
+        }
+        if !connection.unanswered.is_empty() {
+            return Turn::WaitForAnswers;
+        }
+        let needed = if planted::is("a3-no-released-check") { Zxid::ZERO } else { released };
+        let floor = if planted::is("c3-served-before-end") { Zxid::ZERO } else { self.serve_from };
+        if self.applied < needed.max(floor) {
+            return Turn::WaitForPosition;
+        }
+        match request {
+            Ok(request) => self.execute(number, header.xid, &request, out),
+            Err(RequestError::Malformed(_)) => {
+                self.reply_error(number, header.xid, self.applied.wire(), ErrorCode::MarshallingError, out);
+            }
+            Err(RequestError::Unimplemented(_)) => {
+                self.reply_error(number, header.xid, -1, ErrorCode::Unimplemented, out);
+                self.close_when_drained(number, out);
+            }
+        }
+        Turn::Taken
+    }
+
+    fn forward_request(
+        &mut self,
+        number: u64,
+        sequence: u64,
+        header: RequestHeader,
+        request: &Request<'_>,
+        record: Bytes,
+        out: &mut ShardOutputs,
+    ) {
+        let (expected, body) = match request {
+            Request::Sync { path } => (Expected::Sync { path: (*path).into() }, WriteBody::Sync),
+            Request::CloseSession => (Expected::CloseSession, WriteBody::CloseSession),
+            Request::Multi(ops) => {
+                let expected = Expected::Multi(ops.iter().map(|op| op.op_code()).collect());
+                (expected, WriteBody::Operation { op: header.op, record })
+            }
+            single => (Expected::Single(single.op_code()), WriteBody::Operation { op: header.op, record }),
+        };
+        self.forward(number, sequence, header.xid, expected, body, out);
+    }
+
+    fn forward(
+        &mut self,
+        number: u64,
+        sequence: u64,
+        xid: i32,
+        expected: Expected,
+        body: WriteBody,
+        out: &mut ShardOutputs,
+    ) {
+        let (boot, shard, since_us) = (self.config.boot, self.config.id, self.now_us);
+        let Some(connection) = self.connections.get_mut(&number) else { return };
+        connection.unanswered.push_back(Unanswered { sequence, xid, expected, since_us });
+        out.to_sequencer.push(ToSequencer::Request(Box::new(WriteRequest {
+            id: RequestId { connection: ConnectionId { boot, shard, number }, sequence },
+            session: connection.session,
+            xid,
+            identities: connection.identities.clone(),
+            body,
+        })));
+    }
+
+    /// Executes a request that needs no agreement, at the position `applied`.
+    fn execute(&mut self, number: u64, xid: i32, request: &Request<'_>, out: &mut ShardOutputs) {
+        match request {
+            // Of the reads, only exists looks for it.
+            Request::Exists { path, .. } if path.contains('\0') => {
+                self.reply_error(number, xid, self.applied.wire(), ErrorCode::BadArguments, out);
+            }
+            Request::Exists { path, watch } => self.read(number, xid, ReadKind::Exists, path, *watch, out),
+            Request::GetData { path, watch } => self.read(number, xid, ReadKind::Data, path, *watch, out),
+            Request::GetChildren { path, watch, with_stat } => {
+                let kind = if *with_stat { ReadKind::ChildrenAndStat } else { ReadKind::Children };
+                self.read(number, xid, kind, path, *watch, out);
+            }
+            Request::GetAcl { path } => self.read(number, xid, ReadKind::Acl, path, false, out),
+            Request::MultiRead(ops) => self.multi_read(number, xid, ops, out),
+            Request::SetWatches(watches) => self.set_watches(number, xid, watches, out),
+            Request::Ping => self.reply_local(number, special_xid::PING, &Reply::Empty, out),
+            Request::AddWatch { path, mode } => {
+                let kind = match mode {
+                    AddWatchMode::Persistent => WatchKind::Persistent,
+                    AddWatchMode::PersistentRecursive => WatchKind::PersistentRecursive,
+                };
+                self.watches.arm(number, kind, path, None);
+                self.reply_local(number, xid, &Reply::AddWatch, out);
+            }
+            Request::CheckWatches { path, kind } => {
+                let found = self.watches.contains(number, path, *kind);
+                self.reply_watcher(number, xid, found, out);
+            }
+            Request::RemoveWatches { path, kind } => self.remove_watches(number, xid, path, *kind, out),
+            Request::Auth { scheme, auth } => self.authenticate(number, xid, scheme, auth, out),
+            Request::Create(_)
+            | Request::Delete { .. }
+            | Request::SetData { .. }
+            | Request::SetAcl { .. }
+            | Request::Multi(_)
+            | Request::Sync { .. }
+            | Request::CloseSession => unreachable!("it needs agreement and was forwarded"),
+        }
+    }
+
+    fn remove_watches(&mut self, number: u64, xid: i32, path: &str, kind: WatcherType, out: &mut ShardOutputs) {
+        let found = self.watches.remove_kind(number, path, kind);
+        self.reply_watcher(number, xid, found, out);
+    }
+
+    fn reply_watcher(&mut self, number: u64, xid: i32, found: bool, out: &mut ShardOutputs) {
+        if found {
+            self.reply_local(number, xid, &Reply::Empty, out);
+        } else {
+            self.reply_error(number, xid, self.applied.wire(), ErrorCode::NoWatcher, out);
+        }
+    }
+
+    /// A reply that needs no record: it carries the position of its turn.
+    fn reply_local(&mut self, number: u64, xid: i32, reply: &Reply<'_>, out: &mut ShardOutputs) {
+        let applied = self.applied;
+        if let Some(connection) = self.connections.get_mut(&number) {
+            connection.packets_sent += 1;
+            connection.output.append(applied, |buffer| reply.encode_frame(xid, applied, buffer));
+            Self::mark_dirty(connection, out);
+        }
+    }
+
+    fn authenticate(&mut self, number: u64, xid: i32, scheme: &str, auth: &[u8], out: &mut ShardOutputs) {
+        let Some(connection) = self.connections.get_mut(&number) else { return };
+        match self.config.auth.authenticate(scheme, auth, &connection.identities) {
+            Ok(identities) => {
+                connection.identities = identities;
+                connection.packets_sent += 1;
+                connection.output.append(Zxid::ZERO, |buffer| {
+                    crate::protocol::jute::Output::new(buffer)
+                        .framed(|out| ReplyHeader { xid, zxid: 0, error: 0 }.encode(out));
+                });
+                Self::mark_dirty(connection, out);
+            }
+            Err(_) => {
+                self.reply_error(number, xid, 0, ErrorCode::AuthFailed, out);
+                self.close_when_drained(number, out);
+            }
+        }
+    }
+}

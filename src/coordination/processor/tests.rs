@@ -1,0 +1,224 @@
+//! The cores together: order, sessions and watches over one and three shards, with messages delivered by hand.
+
+use super::test_server::{Client, Received, TestServer};
+use crate::base::Zxid;
+use crate::protocol::jute::Input;
+use crate::protocol::zookeeper::{
+    Acl, AclVector, Create, CreateFlags, ErrorCode, EventType, MultiOp, OpCode, Reply, Request, WatcherEvent, xid,
+};
+
+fn open_acl(scratch: &mut Vec<u8>) -> AclVector<'_> {
+    AclVector::from_acls(&[Acl::open()], scratch)
+}
+
+fn create(server: &mut TestServer, client: Client, xid: i32, path: &str, flags: CreateFlags) {
+    let mut scratch = Vec::new();
+    let acl = open_acl(&mut scratch);
+    server.request(client, xid, &Request::Create(Create { path, data: Some(b"v"), acl, flags, with_stat: false }));
+}
+
+fn event(frame: &Received) -> (EventType, String) {
+    assert_eq!(frame.header.xid, xid::NOTIFICATION);
+    let event = WatcherEvent::decode(&mut Input::new(&frame.body)).unwrap();
+    (event.kind, event.path.to_owned())
+}
+
+fn xids(frames: &[Received]) -> Vec<i32> {
+    frames.iter().map(|frame| frame.header.xid).collect()
+}
+
+/// Everything of a session comes back in request order, errors and reads included, with any number of shards.
+#[test]
+fn replies_keep_request_order_over_shards() {
+    for shards in [1, 2, 3, 8] {
+        let mut server = TestServer::new(shards);
+        let (client, _) = server.client(usize::from(shards) - 1);
+        for i in 0..20 {
+            create(&mut server, client, i * 3, &format!("/n{i}"), CreateFlags::PERSISTENT);
+            server.request(client, i * 3 + 1, &Request::GetData { path: &format!("/n{i}"), watch: false });
+            server.request(client, i * 3 + 2, &Request::Exists { path: "/missing", watch: false });
+        }
+        server.settle();
+        let frames = server.received(client);
+        assert_eq!(xids(&frames), (0..60).collect::<Vec<_>>(), "{shards} shards");
+        for (i, frame) in frames.iter().enumerate() {
+            let expected = if i % 3 == 2 { ErrorCode::NoNode.wire() } else { 0 };
+            assert_eq!(frame.header.error, expected, "{shards} shards, reply {i}");
+        }
+        assert!(frames.is_sorted_by_key(|frame| frame.header.zxid));
+    }
+}
+
+/// A own-write event precedes the write's reply, and node events precede those of the parent.
+#[test]
+fn events_precede_the_reply_of_the_write() {
+    for shards in [1, 3] {
+        let mut server = TestServer::new(shards);
+        let (client, _) = server.client(0);
+        create(&mut server, client, 1, "/a", CreateFlags::PERSISTENT);
+        server.request(client, 2, &Request::Exists { path: "/a/b", watch: true });
+        server.request(client, 3, &Request::GetChildren { path: "/a", watch: true, with_stat: false });
+        create(&mut server, client, 4, "/a/b", CreateFlags::PERSISTENT);
+        server.settle();
+        let frames = server.received(client);
+        assert_eq!(xids(&frames), [1, 2, 3, -1, -1, 4], "{shards} shards");
+        assert_eq!(event(&frames[3]), (EventType::NodeCreated, "/a/b".into()));
+        assert_eq!(event(&frames[4]), (EventType::NodeChildrenChanged, "/a".into()));
+        assert_eq!(frames[3].header.zxid, frames[5].header.zxid);
+    }
+}
+
+/// Rule A1: the read was sent while its owner lagged; the change that the owner had not seen must reach the watch.
+#[test]
+fn watch_of_a_read_at_a_lagging_owner_is_not_lost() {
+    let mut server = TestServer::new(3);
+    let (client, _) = server.client(0);
+    let path = (0..).map(|i| format!("/w{i}")).find(|path| path_owner(&server, path) == 1).unwrap();
+    create(&mut server, client, 1, &path, CreateFlags::PERSISTENT);
+    server.settle();
+    server.received(client);
+    // Shard 1 lags: the write is applied by shard 0 only, then the read is sent.
+    let (writer, _) = server.client(0);
+    server.request(client, 2, &Request::GetData { path: &path, watch: true });
+    server.request(writer, 1, &Request::SetData { path: &path, data: Some(b"new"), version: -1 });
+    server.run_sequencer();
+    assert_eq!(server.received(client), []);
+    server.settle();
+    let frames = server.received(client);
+    assert_eq!(xids(&frames), [2, -1]);
+    assert_eq!(frames[0].reply(OpCode::GetData), frames[0].reply(OpCode::GetData));
+    let Reply::Data(data, stat) = frames[0].reply(OpCode::GetData) else { panic!() };
+    assert_eq!((data, stat.version), (Some(&b"v"[..]), 0));
+    assert_eq!(event(&frames[1]), (EventType::NodeDataChanged, path));
+}
+
+fn path_owner(server: &TestServer, path: &str) -> usize {
+    let map = crate::coordination::tree::ShardMap::new(server.shards.len() as u16, 1);
+    map.owner(path).index()
+}
+
+/// A failed multi changes nothing, answers every slot, and takes a zxid; a successful one answers in its own types.
+#[test]
+fn multi_is_all_or_nothing() {
+    for shards in [1, 3] {
+        let mut server = TestServer::new(shards);
+        let (client, _) = server.client(0);
+        let mut scratch = Vec::new();
+        let acl = open_acl(&mut scratch);
+        let node = |path, flags| MultiOp::Create(Create { path, data: None, acl, flags, with_stat: true });
+        let failing = [
+            node("/m", CreateFlags::PERSISTENT),
+            node("/m/s-", CreateFlags::PERSISTENT_SEQUENTIAL),
+            MultiOp::Check { path: "/m", version: 7 },
+            MultiOp::Delete { path: "/m", version: -1 },
+        ];
+        server.request(client, 1, &Request::Multi(failing.into_iter().collect()));
+        let passing = [node("/m", CreateFlags::PERSISTENT), node("/m/s-", CreateFlags::PERSISTENT_SEQUENTIAL)];
+        server.request(client, 2, &Request::Multi(passing.into_iter().collect()));
+        server.settle();
+        let frames = server.received(client);
+        let Reply::Multi(failed) = frames[0].reply(OpCode::Multi) else { panic!() };
+        let codes: Vec<i32> = failed
+            .iter()
+            .map(|result| match result {
+                crate::protocol::zookeeper::MultiResult::Error(code) => *code,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(codes, [0, 0, -103, -2]);
+        let Reply::Multi(passed) = frames[1].reply(OpCode::Multi) else { panic!() };
+        let crate::protocol::zookeeper::MultiResult::Create2 { path, stat } = &passed[1] else { panic!() };
+        assert_eq!((*path, stat.num_children), ("/m/s-0000000000", 0));
+        assert_eq!(frames[1].header.zxid, frames[0].header.zxid + 1);
+    }
+}
+
+/// The ephemerals of a closed session go in its one transaction, also those whose creation is not applied yet (B6).
+#[test]
+fn close_session_takes_unapplied_ephemerals_along() {
+    for shards in [1, 3] {
+        let mut server = TestServer::new(shards);
+        let (watcher, _) = server.client(0);
+        let (owner, _) = server.client(usize::from(shards) - 1);
+        create(&mut server, owner, 1, "/e1", CreateFlags::EPHEMERAL);
+        server.settle();
+        server.request(watcher, 1, &Request::GetChildren { path: "/", watch: true, with_stat: true });
+        server.settle();
+        server.received(watcher);
+        create(&mut server, owner, 2, "/e2", CreateFlags::EPHEMERAL);
+        server.request(owner, 3, &Request::CloseSession);
+        server.settle();
+        let closed = server.received(owner);
+        assert_eq!(xids(&closed), [1, 2, 3]);
+        assert!(server.shards[owner.shard].is_finished(owner.number));
+        server.request(watcher, 2, &Request::GetChildren { path: "/", watch: false, with_stat: true });
+        server.settle();
+        let frames = server.received(watcher);
+        assert_eq!(xids(&frames), [-1, 2], "{shards} shards");
+        let Reply::ChildrenAndStat(children, stat) = frames[1].reply(OpCode::GetChildren2) else { panic!() };
+        assert_eq!((children, stat.cversion), (vec!["zookeeper"], 3));
+    }
+}
+
+/// Rule A11: after the session moved to another connection of the same server, the old one is closed, and what it still
+/// sends is never applied.
+#[test]
+fn write_of_the_old_connection_is_refused_after_a_move() {
+    for shards in [1, 3] {
+        let mut server = TestServer::new(shards);
+        let (old, response) = server.client(0);
+        let (new, moved) = server.attach(usize::from(shards) - 1, response.session_id, &response.password);
+        assert_eq!(moved.unwrap().session_id, response.session_id);
+        assert!(server.shards[0].is_finished(old.number));
+        create(&mut server, old, 1, "/stale", CreateFlags::PERSISTENT);
+        server.request(new, 1, &Request::Exists { path: "/stale", watch: false });
+        server.settle();
+        assert_eq!(server.received(new)[0].header.error, ErrorCode::NoNode.wire());
+        // A wrong password disturbs nobody.
+        let (_, refused) = server.attach(0, response.session_id, &[9; 16]);
+        assert_eq!(refused.unwrap().timeout_ms, 0);
+        server.request(new, 2, &Request::Ping);
+        assert_eq!(xids(&server.received(new)), [2]);
+    }
+}
+
+/// A silent session expires, its ephemerals go, and its connection is closed.
+#[test]
+fn silent_session_expires() {
+    for shards in [1, 3] {
+        let mut server = TestServer::new(shards);
+        let (silent, _) = server.client(0);
+        create(&mut server, silent, 1, "/e", CreateFlags::EPHEMERAL);
+        server.settle();
+        for _ in 0..25 {
+            server.now_ms += 50;
+            let mut out = super::SequencerOutputs::default();
+            server.sequencer.tick(server.now_ms, &mut out);
+            assert!(out.messages.iter().all(|(target, _)| *target != super::Target::All));
+            for (target, message) in out.messages {
+                let super::Target::One(shard) = target else { panic!() };
+                server.to_shard[shard.index()].push_back(message);
+            }
+            server.settle();
+        }
+        assert!(server.shards[0].is_finished(silent.number), "{shards} shards");
+        let (client, _) = server.client(0);
+        server.request(client, 1, &Request::Exists { path: "/e", watch: false });
+        server.settle();
+        assert_eq!(server.received(client)[0].header.error, ErrorCode::NoNode.wire());
+    }
+}
+
+/// The counter of an epoch never wraps: the next epoch opens by itself and nobody is dropped.
+#[test]
+fn zxid_counter_rolls_into_a_new_epoch() {
+    let mut server = TestServer::new(1);
+    let (client, _) = server.client(0);
+    server.sequencer.skip_to(Zxid::new(1, u32::MAX - 1));
+    for i in 0..3 {
+        create(&mut server, client, i, &format!("/r{i}"), CreateFlags::PERSISTENT);
+    }
+    server.settle();
+    let zxids: Vec<i64> = server.received(client).iter().map(|frame| frame.header.zxid).collect();
+    assert_eq!(zxids, [Zxid::new(1, u32::MAX).wire(), Zxid::new(2, 1).wire(), Zxid::new(2, 2).wire()]);
+}

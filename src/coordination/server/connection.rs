@@ -1,0 +1,232 @@
+//! One client's socket: a task that reads, and one that writes when the socket is full.
+
+use super::report;
+use super::shard_driver::ShardDriver;
+use crate::coordination::admin::{FourLetterWord, answer};
+use crate::runtime::{ConnectionPermit, LocalNotify, Queue, Socket, clock, spawn};
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+/// Bytes read from a socket at once.
+const RECEIVE_BYTES: usize = 64 << 10;
+/// Unsent bytes above which a connection's requests are no longer read.
+const UNSENT_BYTES_MAX: usize = 1 << 20;
+
+thread_local! {
+    /// Where every connection of a shard receives: filled and used up within one poll, so that idle connections hold none.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; RECEIVE_BYTES]);
+}
+
+/// A client's socket and what has not been sent yet.
+pub struct ClientConnection {
+    socket: Socket,
+    peer: SocketAddr,
+    unsent: RefCell<Vec<u8>>,
+    unsent_notify: LocalNotify,
+    /// The writing task holds bytes that come before `unsent`.
+    writing: Cell<bool>,
+    close_when_sent: Cell<bool>,
+    /// The reader waits for this while its requests or its output have piled up.
+    resumed: LocalNotify,
+    _permit: ConnectionPermit,
+}
+
+impl ClientConnection {
+    fn new(socket: Socket, permit: ConnectionPermit) -> ClientConnection {
+        let peer = socket.peer_addr();
+        ClientConnection {
+            socket,
+            peer,
+            unsent: RefCell::new(Vec::new()),
+            unsent_notify: LocalNotify::new(),
+            writing: Cell::new(false),
+            close_when_sent: Cell::new(false),
+            resumed: LocalNotify::new(),
+            _permit: permit,
+        }
+    }
+
+    /// The client's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Sends as much as the socket takes now; the rest is sent by the writing task.
+    pub fn send(&self, bytes: &[u8]) {
+        let mut unsent = self.unsent.borrow_mut();
+        if self.writing.get() || !unsent.is_empty() {
+            unsent.extend_from_slice(bytes);
+            return;
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match self.socket.try_write(rest) {
+                Ok(sent) => rest = &rest[sent..],
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                // The reader learns of it.
+                Err(_) => return self.socket.close(),
+            }
+        }
+        if !rest.is_empty() {
+            unsent.extend_from_slice(rest);
+            self.unsent_notify.notify();
+        }
+    }
+
+    /// Closes the socket once everything is sent.
+    pub fn close_when_sent(&self) {
+        if self.unsent.borrow().is_empty() && !self.writing.get() {
+            self.socket.close();
+        } else {
+            self.close_when_sent.set(true);
+        }
+    }
+
+    /// Closes the socket at once.
+    pub fn close(&self) {
+        self.socket.close();
+    }
+
+    /// The reader may look again whether it may read.
+    pub fn resume(&self) {
+        self.resumed.notify();
+    }
+
+    fn is_backed_up(&self) -> bool {
+        self.unsent.borrow().len() >= UNSENT_BYTES_MAX
+    }
+
+    /// Sends what [`ClientConnection::send`] could not, until the socket is closed.
+    async fn run_writer(self: Rc<Self>) {
+        loop {
+            let bytes = self.unsent.take();
+            if bytes.is_empty() {
+                if self.close_when_sent.get() {
+                    self.socket.close();
+                }
+                if self.socket.is_closed() {
+                    return;
+                }
+                self.unsent_notify.notified().await;
+                continue;
+            }
+            self.writing.set(true);
+            let result = self.socket.write_all(&bytes).await;
+            self.writing.set(false);
+            if result.is_err() {
+                return self.socket.close();
+            }
+            self.resume();
+        }
+    }
+}
+
+/// Serves a connection until it ends.
+pub async fn serve(driver: Rc<ShardDriver>, socket: Socket, permit: ConnectionPermit) {
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!("{}: cannot set TCP_NODELAY: {error}", socket.peer_addr());
+    }
+    let connection = Rc::new(ClientConnection::new(socket, permit));
+    let now_ms = clock::monotonic_ms() as i64;
+    let number = driver.core().borrow_mut().connect(connection.peer.ip(), now_ms);
+    driver.add_connection(number, connection.clone());
+    let writer = spawn(Queue::Serving, connection.clone().run_writer());
+    read(&driver, number, &connection).await;
+    connection.close();
+    connection.unsent_notify.notify();
+    driver.remove_connection(number);
+    driver.turn();
+    let _ = writer.await;
+}
+
+/// Reads until the client or the server ends the connection.
+async fn read(driver: &Rc<ShardDriver>, number: u64, connection: &Rc<ClientConnection>) {
+    // The beginning of a frame whose end has not come yet.
+    let mut partial = Vec::new();
+    let mut greeted = false;
+    loop {
+        while connection.is_backed_up() || !driver.wants_bytes(number) {
+            if connection.socket.is_closed() {
+                return;
+            }
+            connection.resumed.notified().await;
+        }
+        let outcome = poll_fn(|cx| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                let received = std::task::ready!(connection.socket.poll_read(cx, scratch));
+                std::task::Poll::Ready(
+                    received.map(|len| take_in(driver, number, &scratch[..len], &mut partial, &mut greeted)),
+                )
+            })
+        })
+        .await;
+        match outcome {
+            Ok(Taken::More) => driver.turn(),
+            Ok(Taken::Word(word)) => return answer_word(driver, connection, word).await,
+            Ok(Taken::End) | Err(_) => return driver.turn(),
+            Ok(Taken::Refused(reason)) => {
+                tracing::warn!("{}: {reason}; connection closed", connection.peer);
+                return driver.turn();
+            }
+        }
+    }
+}
+
+/// What became of received bytes.
+enum Taken {
+    More,
+    End,
+    Word(FourLetterWord),
+    Refused(String),
+}
+
+fn take_in(driver: &Rc<ShardDriver>, number: u64, bytes: &[u8], partial: &mut Vec<u8>, greeted: &mut bool) -> Taken {
+    if bytes.is_empty() {
+        return Taken::End;
+    }
+    let (whole, from_partial) = if partial.is_empty() {
+        (bytes, false)
+    } else {
+        partial.extend_from_slice(bytes);
+        (&partial[..], true)
+    };
+    if !*greeted {
+        match whole.first_chunk::<4>() {
+            None => {
+                if !from_partial {
+                    partial.extend_from_slice(bytes);
+                }
+                return Taken::More;
+            }
+            Some(first) => {
+                if let Some(word) = FourLetterWord::parse(*first) {
+                    return Taken::Word(word);
+                }
+            }
+        }
+    }
+    *greeted = true;
+    match driver.received(number, whole, bytes.len()) {
+        Err(reason) => Taken::Refused(reason),
+        Ok(consumed) => {
+            if from_partial {
+                partial.drain(..consumed);
+            } else if consumed < bytes.len() {
+                partial.extend_from_slice(&bytes[consumed..]);
+            }
+            if partial.is_empty() && partial.capacity() > RECEIVE_BYTES {
+                *partial = Vec::new();
+            }
+            Taken::More
+        }
+    }
+}
+
+async fn answer_word(driver: &Rc<ShardDriver>, connection: &Rc<ClientConnection>, word: FourLetterWord) {
+    let report = report::gather(driver, driver.gathering()).await;
+    let text = answer(word, driver.whitelist(), &report);
+    let _ = connection.socket.write_all(text.as_bytes()).await;
+    let _ = connection.socket.shutdown_write();
+}

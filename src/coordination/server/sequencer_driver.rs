@@ -1,0 +1,202 @@
+//! The sequencer and the transaction log, on the executor of shard 0.
+
+use super::message::ShardMessage;
+use super::shard_driver::ShardDriver;
+use super::start::ServerError;
+use crate::base::{ShardId, Zxid};
+use crate::coordination::persistence::log_writer::Refusal;
+use crate::coordination::persistence::txn_log::TxnLog;
+use crate::coordination::processor::message::{ToSequencer, ToShard};
+use crate::coordination::processor::{Sequencer, SequencerOutputs, Target};
+use crate::metrics::Counters;
+use crate::runtime::clock;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+/// Requests and proposals held in memory above which clients are held back.
+const HELD_BYTES_MAX: usize = 64 << 20;
+/// Transactions that the slowest shard may lie behind before clients are held back (rule D1).
+const LAG_MAX: u64 = 100_000;
+/// What a transaction adds to its request in the log, at most for the common operations.
+const TXN_OVERHEAD_BYTES: usize = 512;
+
+/// The sequencer and its log.
+pub struct SequencerDriver {
+    sequencer: RefCell<Sequencer>,
+    outputs: RefCell<SequencerOutputs>,
+    log: Rc<TxnLog>,
+    refusing: Cell<bool>,
+    commits: Cell<u64>,
+    flushes: RefCell<Counters>,
+}
+
+impl SequencerDriver {
+    /// A driver that appends to `log`.
+    pub fn new(sequencer: Sequencer, log: Rc<TxnLog>) -> Rc<SequencerDriver> {
+        Rc::new(SequencerDriver {
+            sequencer: RefCell::new(sequencer),
+            outputs: RefCell::new(SequencerOutputs::default()),
+            log,
+            refusing: Cell::new(false),
+            commits: Cell::new(0),
+            flushes: RefCell::new(Counters::default()),
+        })
+    }
+
+    /// The core, for a moment.
+    pub fn core(&self) -> &RefCell<Sequencer> {
+        &self.sequencer
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Rc<TxnLog> {
+        &self.log
+    }
+
+    /// A message from a shard.
+    pub fn receive(&self, from: ShardId, message: ToSequencer) {
+        let now_ms = clock::monotonic_ms() as i64;
+        self.sequencer.borrow_mut().receive(from, message, now_ms, &mut self.outputs.borrow_mut());
+    }
+
+    /// A turn of the clock.
+    pub fn tick(&self) {
+        self.sequencer.borrow_mut().tick(clock::monotonic_ms() as i64, &mut self.outputs.borrow_mut());
+    }
+
+    /// Everything up to `zxid` is durable: hands it to the shards.
+    pub fn durable(&self, zxid: Zxid, driver: &Rc<ShardDriver>) {
+        let mut sequencer = self.sequencer.borrow_mut();
+        let before = sequencer.handed();
+        sequencer.durable(zxid, &mut self.outputs.borrow_mut());
+        self.commits.set(self.commits.get() + (sequencer.handed().0.wrapping_sub(before.0) & u64::from(u32::MAX)));
+        drop(sequencer);
+        let (count, _, max_us) = self.log.take_flush_times();
+        for _ in 0..count {
+            self.flushes.borrow_mut().fsync_latency.record_us(max_us);
+        }
+        driver.turn();
+    }
+
+    /// Validates what can be validated, gives it to the log, and delivers what the shards must know. True when something was
+    /// delivered to the shard of this executor.
+    pub fn advance(&self, driver: &Rc<ShardDriver>) -> bool {
+        let mut delivered = self.deliver(driver);
+        if self.admit(driver) {
+            {
+                let shard = driver.core().borrow();
+                let (now_ms, wall_ms) = (clock::monotonic_ms() as i64, clock::wall_ms());
+                self.sequencer.borrow_mut().advance(&*shard, now_ms, wall_ms, &mut self.outputs.borrow_mut());
+            }
+            self.append(driver);
+        }
+        delivered |= self.deliver(driver);
+        self.hold_back(driver);
+        delivered
+    }
+
+    /// Asks the log for room before anything is validated (rule B11). False when nothing must be validated now.
+    fn admit(&self, driver: &Rc<ShardDriver>) -> bool {
+        let mut sequencer = self.sequencer.borrow_mut();
+        if sequencer.queued() == 0 {
+            return true;
+        }
+        let wanted = sequencer.queued_bytes() + sequencer.queued() * TXN_OVERHEAD_BYTES;
+        let mut log = self.log.writer().borrow_mut();
+        match log.try_reserve(wanted) {
+            Ok(reservation) => {
+                // Validation and appending follow in this same turn: nobody can take the room in between.
+                log.release(reservation);
+                self.refuse(&mut sequencer, None);
+                true
+            }
+            Err(Refusal::NoSpace(reason)) => {
+                self.refuse(&mut sequencer, Some(&reason));
+                true
+            }
+            // The next flush or segment makes room, and a turn follows it.
+            Err(Refusal::Busy) => false,
+            Err(refusal @ Refusal::Stopped(_)) => {
+                driver.fail(ServerError::LogStopped(refusal.to_string()));
+                false
+            }
+        }
+    }
+
+    fn refuse(&self, sequencer: &mut Sequencer, reason: Option<&str>) {
+        let refusing = reason.is_some();
+        if self.refusing.replace(refusing) != refusing {
+            match reason {
+                Some(reason) => tracing::error!("writes are refused until there is room for the log: {reason}"),
+                None => tracing::info!("there is room for the transaction log again; writes are accepted"),
+            }
+        }
+        sequencer.set_refusing(refusing);
+    }
+
+    fn append(&self, driver: &Rc<ShardDriver>) {
+        let mut log = self.log.writer().borrow_mut();
+        let mut failed = None;
+        let mut appended = false;
+        self.sequencer.borrow_mut().new_proposals(|zxid, txn| {
+            appended = true;
+            if let Err(error) = log.append(zxid, txn) {
+                failed.get_or_insert(error);
+            }
+        });
+        drop(log);
+        if let Some(error) = failed {
+            driver.fail(ServerError::LogStopped(error.to_string()));
+        } else if appended {
+            self.log.kick();
+        }
+    }
+
+    fn deliver(&self, driver: &Rc<ShardDriver>) -> bool {
+        let messages = std::mem::take(&mut self.outputs.borrow_mut().messages);
+        let mut local = false;
+        for (target, message) in messages {
+            match target {
+                Target::One(shard) => driver.send(shard, ShardMessage::ToShard(message)),
+                Target::All => {
+                    for index in 1..driver.shards() {
+                        driver.send(ShardId(index as u16), ShardMessage::ToShard(message.clone()));
+                    }
+                    local = true;
+                    driver.apply(&message);
+                }
+            }
+        }
+        local
+    }
+
+    /// Stops and restarts the reading of sockets on all shards.
+    fn hold_back(&self, driver: &Rc<ShardDriver>) {
+        let sequencer = self.sequencer.borrow();
+        let words = driver.words();
+        let lag = sequencer.handed().0.saturating_sub(words.slowest().0);
+        // A lag over the end of an epoch is a number without meaning, and short.
+        let lags = lag > LAG_MAX && sequencer.handed().epoch() == words.slowest().epoch();
+        let hold = lags || sequencer.held_bytes() > HELD_BYTES_MAX;
+        if words.is_held_back() && !hold {
+            words.hold_back(false);
+            for index in 1..driver.shards() {
+                driver.send(ShardId(index as u16), ShardMessage::Resume);
+            }
+            driver.resume_connections();
+        } else if hold {
+            words.hold_back(true);
+        }
+    }
+
+    /// Adds what was counted here.
+    pub fn add_to(&self, counters: &mut Counters) {
+        counters.commits += self.commits.get();
+        counters.fsync_latency.merge(&self.flushes.borrow().fsync_latency);
+    }
+
+    /// What a batch of the log looks like to a shard.
+    pub fn replay(txns: bytes::Bytes) -> ToShard {
+        ToShard::Batch(crate::coordination::processor::message::Batch { txns, marks: Vec::new() })
+    }
+}

@@ -1,0 +1,365 @@
+//! One shard on its executor.
+
+use super::connection::ClientConnection;
+use super::message::ShardMessage;
+use super::report::{Gathering, ShardReport};
+use super::sequencer_driver::SequencerDriver;
+use super::start::ServerError;
+use super::words::Words;
+use crate::base::ShardId;
+use crate::coordination::admin::{ConnectionStats, Whitelist};
+use crate::coordination::processor::message::{ToSequencer, ToShard};
+use crate::coordination::processor::{Shard, ShardOutputs};
+use crate::metrics::Counters;
+use crate::runtime::{LocalNotify, MeshEnd, clock};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A shard's core, its connections and its end of the mesh.
+///
+/// Every wake-up ends in [`ShardDriver::turn`], which delivers all outputs and sends what is ready. No borrow of the core
+/// lives across an await: the methods here are synchronous.
+pub struct ShardDriver {
+    shard: RefCell<Shard>,
+    outputs: RefCell<ShardOutputs>,
+    /// On shard 0 only.
+    sequencer: RefCell<Option<Rc<SequencerDriver>>>,
+    mesh: MeshEnd<ShardMessage>,
+    words: Arc<Words>,
+    connections: RefCell<HashMap<u64, Rc<ClientConnection>>>,
+    /// Sent output buffers, for reuse.
+    spare: RefCell<Vec<Vec<u8>>>,
+    counters: RefCell<Counters>,
+    gathering: RefCell<Gathering>,
+    whitelist: Whitelist,
+    started_ms: u64,
+    serving: Cell<bool>,
+    /// Raised when [`ShardMessage::Serve`] has come.
+    serve: LocalNotify,
+    /// The first error that forbids going on.
+    failed: RefCell<Option<ServerError>>,
+    failure: LocalNotify,
+}
+
+/// Output buffers kept for reuse, and the largest one worth keeping.
+const SPARE_BUFFERS_MAX: usize = 64;
+const SPARE_BUFFER_BYTES_MAX: usize = 256 << 10;
+
+impl ShardDriver {
+    /// A driver for `shard`, which has applied nothing yet.
+    pub fn new(shard: Shard, mesh: MeshEnd<ShardMessage>, words: Arc<Words>, whitelist: Whitelist) -> Rc<ShardDriver> {
+        Rc::new(ShardDriver {
+            shard: RefCell::new(shard),
+            outputs: RefCell::new(ShardOutputs::default()),
+            sequencer: RefCell::new(None),
+            mesh,
+            words,
+            connections: RefCell::new(HashMap::new()),
+            spare: RefCell::new(Vec::new()),
+            counters: RefCell::new(Counters::default()),
+            gathering: RefCell::new(Gathering::default()),
+            whitelist,
+            started_ms: clock::monotonic_ms(),
+            serving: Cell::new(false),
+            serve: LocalNotify::new(),
+            failed: RefCell::new(None),
+            failure: LocalNotify::new(),
+        })
+    }
+
+    /// Which shard this is.
+    pub fn id(&self) -> ShardId {
+        self.mesh.shard()
+    }
+
+    /// How many there are.
+    pub fn shards(&self) -> usize {
+        self.mesh.shards()
+    }
+
+    /// The core, for a moment.
+    pub fn core(&self) -> &RefCell<Shard> {
+        &self.shard
+    }
+
+    /// The shared words.
+    pub fn words(&self) -> &Words {
+        &self.words
+    }
+
+    /// Words that may be asked for.
+    pub fn whitelist(&self) -> &Whitelist {
+        &self.whitelist
+    }
+
+    /// Reports being gathered here.
+    pub fn gathering(&self) -> &RefCell<Gathering> {
+        &self.gathering
+    }
+
+    /// When the driver was made (monotonic).
+    pub fn started_ms(&self) -> u64 {
+        self.started_ms
+    }
+
+    /// True between the end of replay and the first failure.
+    pub fn is_serving(&self) -> bool {
+        self.serving.get() && self.failed.borrow().is_none()
+    }
+
+    /// Makes this the shard that orders writes.
+    pub fn set_sequencer(&self, sequencer: Rc<SequencerDriver>) {
+        *self.sequencer.borrow_mut() = Some(sequencer);
+    }
+
+    /// The sequencer, on shard 0.
+    pub fn sequencer(&self) -> Option<Rc<SequencerDriver>> {
+        self.sequencer.borrow().clone()
+    }
+
+    /// Replay is over.
+    pub fn start_serving(&self) {
+        self.shard.borrow_mut().start_serving();
+        self.serving.set(true);
+        self.serve.notify();
+    }
+
+    /// Waits until replay is over.
+    pub async fn until_serving(&self) {
+        while !self.serving.get() {
+            self.serve.notified().await;
+        }
+    }
+
+    /// This server must not go on.
+    pub fn fail(&self, error: ServerError) {
+        self.failed.borrow_mut().get_or_insert(error);
+        self.failure.notify();
+    }
+
+    /// Waits for the first failure.
+    pub async fn failed(&self) -> ServerError {
+        loop {
+            if let Some(error) = self.failed.borrow_mut().take() {
+                return error;
+            }
+            self.failure.notified().await;
+        }
+    }
+
+    /// Sends a message to another shard, with the next [`ShardDriver::flush_mesh`].
+    pub fn send(&self, shard: ShardId, message: ShardMessage) {
+        self.mesh.push(shard, message);
+    }
+
+    /// Hands the messages collected for other shards over.
+    pub fn flush_mesh(&self) {
+        self.mesh.flush();
+    }
+
+    /// The end of the mesh, for the receiving tasks.
+    pub fn mesh(&self) -> &MeshEnd<ShardMessage> {
+        &self.mesh
+    }
+
+    /// A message from another shard; call [`ShardDriver::turn`] after the batch.
+    pub fn deliver(self: &Rc<Self>, from: ShardId, message: ShardMessage) {
+        match message {
+            ShardMessage::ToShard(message) => self.apply(&message),
+            ShardMessage::Peer(message) => {
+                self.shard.borrow_mut().on_peer(from, message, &mut self.outputs.borrow_mut());
+            }
+            ShardMessage::ToSequencer(message) => self.to_sequencer(from, message),
+            ShardMessage::Serve => self.start_serving(),
+            ShardMessage::Resume => self.resume_connections(),
+            ShardMessage::ReportWanted(ticket) => {
+                self.send(from, ShardMessage::Report(ticket, Box::new(self.report())));
+            }
+            ShardMessage::Report(ticket, report) => self.gathering.borrow_mut().arrived(ticket, *report),
+        }
+    }
+
+    fn to_sequencer(&self, from: ShardId, message: ToSequencer) {
+        match &*self.sequencer.borrow() {
+            Some(sequencer) => sequencer.receive(from, message),
+            None => self.send(ShardId(0), ShardMessage::ToSequencer(message)),
+        }
+    }
+
+    /// A message from the sequencer.
+    pub fn apply(&self, message: &ToShard) {
+        let mut shard = self.shard.borrow_mut();
+        shard.set_clock_us(clock::monotonic_us());
+        if let Err(error) = shard.on_sequencer(message, &mut self.outputs.borrow_mut()) {
+            drop(shard);
+            self.fail(ServerError::Apply(error));
+        }
+    }
+
+    /// Runs `step` on the core.
+    pub fn step<T>(&self, step: impl FnOnce(&mut Shard, &mut ShardOutputs) -> T) -> T {
+        step(&mut self.shard.borrow_mut(), &mut self.outputs.borrow_mut())
+    }
+
+    /// Ends a wake-up: delivers what the cores put out until nothing is left, publishes the position, sends what is ready.
+    pub fn turn(self: &Rc<Self>) {
+        loop {
+            self.deliver_outputs();
+            // What the sequencer hands over is applied here at once, and may put out more.
+            let sequencer = self.sequencer.borrow().clone();
+            if !sequencer.is_some_and(|sequencer| sequencer.advance(self)) && self.outputs.borrow().is_quiet() {
+                break;
+            }
+        }
+        self.publish();
+        self.mesh.flush();
+        self.send_output();
+    }
+
+    fn deliver_outputs(&self) {
+        let (requests, peers) = {
+            let mut outputs = self.outputs.borrow_mut();
+            let mut counters = self.counters.borrow_mut();
+            outputs.latencies_us.drain(..).for_each(|us| counters.request_latency.record_us(us));
+            (std::mem::take(&mut outputs.to_sequencer), std::mem::take(&mut outputs.to_peers))
+        };
+        for message in requests {
+            self.to_sequencer(self.id(), message);
+        }
+        for (shard, message) in peers {
+            self.send(shard, ShardMessage::Peer(message));
+        }
+    }
+
+    fn publish(&self) {
+        let mut shard = self.shard.borrow_mut();
+        self.words.publish(shard.id(), shard.applied(), shard.published());
+        if self.shards() > 1 {
+            shard.set_floor(self.words.floor());
+        }
+    }
+
+    fn send_output(self: &Rc<Self>) {
+        let dirty = std::mem::take(&mut self.outputs.borrow_mut().dirty);
+        for number in &dirty {
+            self.send_connection(*number);
+        }
+        let mut dirty = dirty;
+        dirty.clear();
+        let mut outputs = self.outputs.borrow_mut();
+        if outputs.dirty.is_empty() {
+            outputs.dirty = dirty;
+        }
+    }
+
+    fn send_connection(self: &Rc<Self>, number: u64) {
+        let Some(connection) = self.connections.borrow().get(&number).cloned() else { return };
+        let spare = self.spare.borrow_mut().pop().unwrap_or_default();
+        let (bytes, zxid) = self.shard.borrow_mut().take_output(number, spare);
+        self.words.raise_released(zxid);
+        self.counters.borrow_mut().response_bytes += bytes.len() as u64;
+        connection.send(&bytes);
+        let mut spares = self.spare.borrow_mut();
+        if spares.len() < SPARE_BUFFERS_MAX && bytes.capacity() <= SPARE_BUFFER_BYTES_MAX {
+            spares.push(bytes);
+        }
+        drop(spares);
+        if self.shard.borrow().is_finished(number) {
+            connection.close_when_sent();
+        }
+        connection.resume();
+    }
+
+    /// True when the connection's socket may be read now.
+    pub fn wants_bytes(&self, number: u64) -> bool {
+        !self.words.is_held_back() && self.shard.borrow().wants_bytes(number)
+    }
+
+    /// Bytes came in on a connection; call [`ShardDriver::turn`] afterwards. `Ok` is how many were consumed; an error closes
+    /// the connection.
+    pub fn received(&self, number: u64, bytes: &[u8], new_bytes: usize) -> Result<usize, String> {
+        let released = self.words.released();
+        self.counters.borrow_mut().bytes_received += new_bytes as u64;
+        let mut shard = self.shard.borrow_mut();
+        shard.set_clock_us(clock::monotonic_us());
+        let result = shard.receive(number, bytes, released, &mut self.outputs.borrow_mut());
+        result.map_err(|error| {
+            self.counters.borrow_mut().large_requests_rejected += 1;
+            error.to_string()
+        })
+    }
+
+    /// A connection was accepted.
+    pub fn add_connection(&self, number: u64, connection: Rc<ClientConnection>) {
+        self.connections.borrow_mut().insert(number, connection);
+        self.counters.borrow_mut().connection_requests += 1;
+    }
+
+    /// A connection is gone.
+    pub fn remove_connection(&self, number: u64) {
+        self.connections.borrow_mut().remove(&number);
+        self.shard.borrow_mut().disconnect(number);
+    }
+
+    /// Connections open now from `peer`.
+    pub fn connections_from(&self, peer: std::net::IpAddr) -> usize {
+        self.connections.borrow().values().filter(|connection| connection.peer().ip() == peer).count()
+    }
+
+    /// A connection was closed at once because of a limit.
+    pub fn connection_rejected(&self) {
+        self.counters.borrow_mut().connections_rejected += 1;
+    }
+
+    /// A turn of the clock.
+    pub fn tick(self: &Rc<Self>) {
+        self.step(|shard, out| shard.tick(clock::monotonic_ms() as i64, out));
+        self.turn();
+    }
+
+    /// Lets the readers of all connections look again whether they may read.
+    pub fn resume_connections(&self) {
+        for connection in self.connections.borrow().values() {
+            connection.resume();
+        }
+    }
+
+    /// Closes every connection.
+    pub fn close_connections(&self) {
+        for connection in self.connections.borrow().values() {
+            connection.close();
+        }
+    }
+
+    /// The numbers of this shard.
+    pub fn report(&self) -> ShardReport {
+        let shard = self.shard.borrow();
+        let mut counters = self.counters.borrow().clone();
+        if let Some(sequencer) = &*self.sequencer.borrow() {
+            sequencer.add_to(&mut counters);
+        }
+        let connections = self.connections.borrow();
+        counters.connections_alive = connections.len() as u64;
+        counters.outstanding_requests = shard.outstanding_requests() as u64;
+        let stats = shard.connection_reports().into_iter().filter_map(|report| {
+            let (number, _, _, queued, received, sent) = report;
+            let peer = connections.get(&number)?.peer();
+            counters.packets_received += received;
+            counters.packets_sent += sent;
+            let (queued, interest_ops) = (queued as u64, 1);
+            Some(ConnectionStats { peer, interest_ops, queued, received, sent })
+        });
+        ShardReport {
+            connections: stats.collect(),
+            applied: shard.applied(),
+            znodes: shard.tree().len() as u64,
+            ephemerals: shard.tree().ephemerals_count() as u64,
+            data_bytes: shard.tree().data_bytes(),
+            watches: shard.watches().len() as u64,
+            sessions: shard.sessions().len() as u64,
+            counters,
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! Starting and stopping a server.
+
+use super::connection;
+use super::message::ShardMessage;
+use super::sequencer_driver::SequencerDriver;
+use super::shard_driver::ShardDriver;
+use super::words::Words;
+use crate::base::{ShardId, Zxid};
+use crate::config::{self, ServerConfig};
+use crate::coordination::admin::Whitelist;
+use crate::coordination::auth::{AuthConfig, DigestAlgorithm};
+use crate::coordination::persistence::data_dir::{DataDir, DataDirError};
+use crate::coordination::persistence::log_writer::LogConfig;
+use crate::coordination::persistence::txn_log::{TxnLog, TxnLogError};
+use crate::coordination::processor::{ApplyError, Sequencer, SequencerConfig, Shard, ShardConfig};
+use crate::coordination::session::{SessionIds, SessionTable};
+use crate::coordination::tree::{DataTree, ShardMap};
+use crate::runtime::{
+    BoundListener, ConnectionLimit, Listener, Mesh, Queue, RuntimeError, ShardContext, ShardResult, ShardsConfig,
+    ShardsHandle, StopSignal, Watchdog, WatchdogConfig, bind_listeners, clock, preflight, run_shards, sleep, spawn,
+    watchdog,
+};
+use crate::storage::{Backend, Storage};
+use bytes::{BufMut, Bytes, BytesMut};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+use thiserror::Error;
+
+/// Why a server did not start, or must not go on.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// The machine does not allow it.
+    #[error(transparent)]
+    Preflight(#[from] preflight::PreflightError),
+    /// The shards did not start, or one ended.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The directories cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The log cannot be used.
+    #[error(transparent)]
+    Log(#[from] TxnLogError),
+    /// The log takes nothing any more; what was acknowledged is safe.
+    #[error("{0}; the server stops, what it acknowledged is on disk. Check the disk and start it again")]
+    LogStopped(String),
+    /// A committed transaction cannot be applied.
+    #[error("{0}; the server stops rather than serve a wrong tree. Please report this with the output of `inspect`")]
+    Apply(ApplyError),
+    /// The client address cannot be listened on.
+    #[error("cannot listen on {address}: {reason}")]
+    Listen {
+        /// As configured.
+        address: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// A thread could not be started.
+    #[error("cannot start the watchdog: {0}")]
+    Watchdog(std::io::Error),
+}
+
+/// Choices that are not configuration.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// More shards than CPUs: for tests.
+    pub allow_sharing_cpus: bool,
+    /// Where bytes go.
+    pub backend: Backend,
+    /// `--discard-after`: give up everything behind this transaction.
+    pub discard_after: Option<Zxid>,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        ServerOptions { allow_sharing_cpus: false, backend: Backend::Direct, discard_after: None }
+    }
+}
+
+/// A running server.
+pub struct Server {
+    address: SocketAddr,
+    stop: StopSignal,
+    shards: ShardsHandle,
+    _watchdog: Watchdog,
+}
+
+/// What every shard is made from.
+struct Shared {
+    config: ServerConfig,
+    options: ServerOptions,
+    directories: DataDir,
+    listeners: Mutex<Vec<Option<BoundListener>>>,
+    limit: ConnectionLimit,
+    mesh: Mesh<ShardMessage>,
+    words: Arc<Words>,
+    map: ShardMap,
+    auth: Arc<AuthConfig>,
+    boot: u64,
+    stop: StopSignal,
+    counters: Mutex<Vec<Option<watchdog::TurnCounter>>>,
+    serving: mpsc::Sender<()>,
+}
+
+/// Bytes of replayed transactions handed over at once.
+const REPLAY_BATCH_BYTES: usize = 1 << 20;
+/// Requests of one connection under way before its socket is left alone.
+const REQUESTS_PER_CONNECTION_MAX: usize = 1000;
+/// Output of one connection held before its socket is left alone.
+const OUTPUT_BYTES_MAX: usize = 1 << 20;
+/// Largest write of one log flush.
+const FLUSH_BYTES_MAX: u32 = 1 << 20;
+
+impl Server {
+    /// Starts a server and waits until it serves.
+    pub fn start(config: ServerConfig, options: ServerOptions) -> Result<Server, ServerError> {
+        let shards = usize::from(config.shards.unwrap_or_else(default_shards));
+        let directories = DataDir::open(&config.data_dir, &config.data_log_dir)?;
+        let report = preflight::check(&preflight::PreflightConfig {
+            shards,
+            directories: vec![directories.log.clone(), directories.snapshots.clone()],
+            connections_min: 1,
+        })?;
+        tracing::info!("kernel {}, {shards} shards, {} connections at most", report.kernel, report.connections_max);
+        report.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let address = client_address(&config)?;
+        let listeners = bind_listeners(address, shards)
+            .map_err(|error| ServerError::Listen { address: address.to_string(), reason: error.to_string() })?;
+        let address = listeners[0].local_addr();
+        let watchdog = Watchdog::start(shards, WatchdogConfig::default(), watchdog::abort_on_stall())
+            .map_err(ServerError::Watchdog)?;
+        let wanted = config.max_cnxns.map_or(usize::MAX, |max| max as usize);
+        let connections_max = report.connections_max.min(wanted);
+        let stop = StopSignal::new();
+        let (serving, all_serve) = mpsc::channel();
+        let boot = rand::random();
+        let counters = (0..shards).map(|shard| Some(watchdog.counter(ShardId(shard as u16)))).collect();
+        let shared = Arc::new(Shared {
+            auth: Arc::new(auth_config(&config)),
+            map: ShardMap::new(shards as u16, boot),
+            mesh: Mesh::new(shards),
+            words: Arc::new(Words::new(shards)),
+            limit: ConnectionLimit::new(connections_max),
+            listeners: Mutex::new(listeners.into_iter().map(Some).collect()),
+            counters: Mutex::new(counters),
+            stop: stop.clone(),
+            config,
+            options,
+            directories,
+            boot,
+            serving,
+        });
+        let mut runtime = ShardsConfig::new(shards);
+        runtime.allow_sharing_cpus = shared.options.allow_sharing_cpus;
+        runtime.cpus = shared.config.cpus.as_ref().map(|cpus| cpus.iter().map(|cpu| *cpu as usize).collect());
+        runtime.io_memory_bytes = report.io_memory_bytes;
+        if shared.config.spin_micros > 0 {
+            runtime.spin_before_park = Some(Duration::from_micros(shared.config.spin_micros.into()));
+        }
+        let handle = run_shards(&runtime, move |context| run_shard(shared.clone(), context))?;
+        // The senders go with the shards: an error there ends this loop early.
+        let served = (0..shards).take_while(|_| all_serve.recv().is_ok()).count();
+        let server = Server { address, stop, shards: handle, _watchdog: watchdog };
+        if served < shards {
+            server.stop.stop();
+            return Err(match server.shards.join() {
+                Err(error) => error.into(),
+                Ok(()) => ServerError::LogStopped("a shard ended before it served".into()),
+            });
+        }
+        Ok(server)
+    }
+
+    /// Where clients connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Raised to stop the server.
+    pub fn stop_signal(&self) -> StopSignal {
+        self.stop.clone()
+    }
+
+    /// Waits for the end of the server.
+    pub fn join(self) -> Result<(), ServerError> {
+        Ok(self.shards.join()?)
+    }
+}
+
+fn default_shards() -> u16 {
+    crate::runtime::shards::allowed_cpus().map_or(1, |cpus| cpus.len().clamp(1, u16::MAX.into()) as u16)
+}
+
+fn client_address(config: &ServerConfig) -> Result<SocketAddr, ServerError> {
+    let host = config.client_port_address.as_deref().unwrap_or("0.0.0.0");
+    let failed = |reason: String| ServerError::Listen { address: format!("{host}:{}", config.client_port), reason };
+    let mut addresses = (host, config.client_port).to_socket_addrs().map_err(|error| failed(error.to_string()))?;
+    addresses.next().ok_or_else(|| failed("the name has no address".into()))
+}
+
+fn auth_config(config: &ServerConfig) -> AuthConfig {
+    AuthConfig {
+        skip_acl: config.skip_acl,
+        super_digest: config.super_digest.clone(),
+        digest_disabled: !config.digest_enabled,
+        digest_algorithm: match config.digest_algorithm {
+            config::DigestAlgorithm::Sha1 => DigestAlgorithm::Sha1,
+            config::DigestAlgorithm::Sha256 => DigestAlgorithm::Sha256,
+            config::DigestAlgorithm::Sha512 => DigestAlgorithm::Sha512,
+        },
+    }
+}
+
+fn shard_config(shared: &Shared, id: ShardId) -> ShardConfig {
+    ShardConfig {
+        id,
+        map: shared.map.clone(),
+        boot: shared.boot,
+        auth: shared.auth.clone(),
+        packet_bytes_max: shared.config.jute_max_buffer_bytes as usize,
+        session_timeout_ms_min: shared.config.min_session_timeout_ms,
+        session_timeout_ms_max: shared.config.max_session_timeout_ms,
+        sessionless_timeout_ms: shared.config.sessionless_cnxn_timeout_ms.into(),
+        requests_per_connection_max: REQUESTS_PER_CONNECTION_MAX,
+        output_bytes_max: OUTPUT_BYTES_MAX,
+    }
+}
+
+fn take<T>(slots: &Mutex<Vec<Option<T>>>, shard: ShardId) -> T {
+    let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
+    slots[shard.index()].take().expect("every shard starts once")
+}
+
+async fn run_shard(shared: Arc<Shared>, context: ShardContext) -> ShardResult {
+    let result = serve_shard(&shared, context.shard).await;
+    // One shard less is no server: the others end as well.
+    shared.stop.stop();
+    result.map_err(Into::into)
+}
+
+async fn serve_shard(shared: &Arc<Shared>, id: ShardId) -> Result<(), ServerError> {
+    spawn(Queue::Serving, take(&shared.counters, id).run());
+    let mesh = shared.mesh.connect(id).await;
+    let tree = DataTree::new(id, &shared.map, shared.boot);
+    let shard = Shard::new(shard_config(shared, id), tree, SessionTable::default(), Zxid::ZERO, Zxid::ZERO);
+    let whitelist = Whitelist::parse(&shared.config.four_letter_whitelist);
+    let driver = ShardDriver::new(shard, mesh, shared.words.clone(), whitelist);
+    for peer in shared.map.all().filter(|peer| *peer != id) {
+        spawn(Queue::Serving, receive(driver.clone(), peer));
+    }
+    if id == ShardId(0) {
+        start_sequencer(shared, &driver).await?;
+    }
+    let stop = shared.stop.clone();
+    let ends = async {
+        driver.until_serving().await;
+        serve_clients(shared, &driver).await
+    };
+    let result = first_of(first_of(ends, async { Err(driver.failed().await) }), async {
+        stop.stopped().await;
+        Ok(())
+    })
+    .await;
+    driver.close_connections();
+    if let Some(sequencer) = driver.sequencer() {
+        sequencer.log().stop();
+    }
+    driver.mesh().close();
+    result
+}
+
+async fn first_of<T>(one: impl Future<Output = T>, other: impl Future<Output = T>) -> T {
+    futures_lite::future::or(one, other).await
+}
+
+/// Messages of one other shard.
+async fn receive(driver: Rc<ShardDriver>, peer: ShardId) {
+    while let Some(mut batch) = driver.mesh().receive(peer).await {
+        for message in batch.drain(..) {
+            driver.deliver(peer, message);
+        }
+        driver.mesh().recycle(batch);
+        driver.turn();
+    }
+}
+
+/// Recovers, opens the epoch, and tells every shard to serve.
+async fn start_sequencer(shared: &Arc<Shared>, driver: &Rc<ShardDriver>) -> Result<(), ServerError> {
+    let storage = Storage::new(shared.options.backend.clone());
+    let log_config = LogConfig {
+        segment_bytes: u64::from(shared.config.pre_alloc_size_kib) << 10,
+        flush_bytes_max: FLUSH_BYTES_MAX,
+        sync: shared.config.force_sync,
+        ..LogConfig::default()
+    };
+    let started_ms = clock::monotonic_ms();
+    let mut replay = Replay::default();
+    let opened = TxnLog::open(
+        storage,
+        &shared.directories.log,
+        log_config,
+        Zxid::ZERO,
+        shared.options.discard_after,
+        rand::random(),
+        |_, txn| replay.add(txn),
+    )
+    .await?;
+    if let Some(notice) = &opened.notice {
+        tracing::warn!("{notice}");
+    }
+    let transactions = replay.transactions;
+    for batch in replay.finish() {
+        let message = SequencerDriver::replay(batch);
+        for other in 1..driver.shards() {
+            driver.send(ShardId(other as u16), ShardMessage::ToShard(message.clone()));
+        }
+        driver.apply(&message);
+        driver.flush_mesh();
+        crate::runtime::yield_if_needed().await;
+    }
+    tracing::info!(
+        "recovered to {} ({transactions} transactions replayed in {} ms)",
+        opened.end,
+        clock::monotonic_ms() - started_ms
+    );
+    let sessions = driver.core().borrow().sessions().clone();
+    let config = SequencerConfig {
+        local: ShardId(0),
+        map: shared.map.clone(),
+        auth: shared.auth.clone(),
+        tick_ms: shared.config.tick_time_ms,
+    };
+    let ids = SessionIds::new(1, clock::wall_ms());
+    let now_ms = clock::monotonic_ms() as i64;
+    let mut sequencer = Sequencer::new(config, opened.end, sessions, ids, now_ms);
+    sequencer.open_epoch(clock::wall_ms());
+    let sequencer = SequencerDriver::new(sequencer, opened.log);
+    driver.set_sequencer(sequencer.clone());
+    spawn(Queue::LogWrite, run_flushes(driver.clone(), sequencer.clone()));
+    spawn(Queue::Background, run_segments(driver.clone(), sequencer.clone()));
+    driver.turn();
+    spawn(Queue::Serving, announce(driver.clone(), sequencer));
+    Ok(())
+}
+
+/// Transactions of the log, in batches as the shards take them.
+#[derive(Default)]
+struct Replay {
+    batches: Vec<Bytes>,
+    open: BytesMut,
+    transactions: u64,
+}
+
+impl Replay {
+    fn add(&mut self, txn: &[u8]) {
+        self.transactions += 1;
+        self.open.put_u32_le(txn.len() as u32);
+        self.open.put_slice(txn);
+        if self.open.len() >= REPLAY_BATCH_BYTES {
+            self.batches.push(self.open.split().freeze());
+        }
+    }
+
+    fn finish(mut self) -> Vec<Bytes> {
+        if !self.open.is_empty() {
+            self.batches.push(self.open.split().freeze());
+        }
+        self.batches
+    }
+}
+
+async fn run_flushes(driver: Rc<ShardDriver>, sequencer: Rc<SequencerDriver>) {
+    let durable = |zxid| sequencer.durable(zxid, &driver);
+    if let Err(error) = sequencer.log().run_flushes(durable).await {
+        driver.fail(error.into());
+    }
+}
+
+async fn run_segments(driver: Rc<ShardDriver>, sequencer: Rc<SequencerDriver>) {
+    if let Err(error) = sequencer.log().run_segments().await {
+        driver.fail(error.into());
+    }
+}
+
+/// Waits until the epoch is open, then lets every shard serve.
+async fn announce(driver: Rc<ShardDriver>, sequencer: Rc<SequencerDriver>) {
+    while !sequencer.core().borrow().is_open() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    for other in 1..driver.shards() {
+        driver.send(ShardId(other as u16), ShardMessage::Serve);
+    }
+    driver.start_serving();
+    driver.flush_mesh();
+}
+
+/// Accepts connections until the listener ends.
+async fn serve_clients(shared: &Arc<Shared>, driver: &Rc<ShardDriver>) -> Result<(), ServerError> {
+    let failed = |error: std::io::Error| ServerError::Listen {
+        address: shared.config.client_port.to_string(),
+        reason: error.to_string(),
+    };
+    let listener = Listener::new(take(&shared.listeners, driver.id()), shared.limit.clone()).map_err(failed)?;
+    spawn(Queue::Serving, run_ticks(driver.clone(), shared.config.tick_time_ms));
+    let _ = shared.serving.send(());
+    while let Some(accepted) = listener.accept().await.map_err(failed)? {
+        let peer = accepted.socket.peer_addr().ip();
+        let per_peer_max = shared.config.max_client_cnxns.map_or(usize::MAX, |max| max as usize);
+        if driver.connections_from(peer) >= per_peer_max {
+            driver.connection_rejected();
+            tracing::warn!("{peer} has {per_peer_max} connections already (maxClientCnxns); one more is closed");
+            continue;
+        }
+        spawn(Queue::Serving, connection::serve(driver.clone(), accepted.socket, accepted.permit));
+    }
+    Ok(())
+}
+
+/// The clock of a shard: touches are reported twice in a tick, so that no session expires for want of a report.
+async fn run_ticks(driver: Rc<ShardDriver>, tick_ms: u32) {
+    let period = Duration::from_millis(u64::from(tick_ms / 2).max(1));
+    loop {
+        sleep(period).await;
+        driver.tick();
+        let Some(sequencer) = driver.sequencer() else { continue };
+        sequencer.tick();
+        driver.turn();
+        if let Err(error) = sequencer.log().idle().await {
+            return driver.fail(error.into());
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The words that the shards of a server share.
+
+use crate::base::{ShardId, Zxid};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Each word on a cache line of its own: every shard writes its own and reads all.
+#[repr(align(64))]
+#[derive(Debug, Default)]
+struct Word(AtomicU64);
+
+/// `released`, `applied` and `published` (ORDERING.md section 1), and whether clients must be held back.
+#[derive(Debug)]
+pub struct Words {
+    released: Word,
+    applied: Vec<Word>,
+    published: Vec<Word>,
+    held_back: AtomicBool,
+}
+
+impl Words {
+    /// For `shards` shards.
+    pub fn new(shards: usize) -> Words {
+        let words = || (0..shards).map(|_| Word::default()).collect();
+        Words { released: Word::default(), applied: words(), published: words(), held_back: AtomicBool::new(false) }
+    }
+
+    /// The highest zxid in anything handed to any client. Acquire: what a client has been told happened before this is read.
+    pub fn released(&self) -> Zxid {
+        Zxid(self.released.0.load(Ordering::Acquire))
+    }
+
+    /// Bytes that tell of `zxid` are about to be sent.
+    pub fn raise_released(&self, zxid: Zxid) {
+        if self.released() < zxid {
+            self.released.0.fetch_max(zxid.0, Ordering::AcqRel);
+        }
+    }
+
+    /// A shard has come to `applied`, and asks for no position below `published`.
+    pub fn publish(&self, shard: ShardId, applied: Zxid, published: Zxid) {
+        self.applied[shard.index()].0.store(applied.0, Ordering::Release);
+        self.published[shard.index()].0.store(published.0, Ordering::Release);
+    }
+
+    /// The least position that any shard may ask for. May be stale: it only grows.
+    pub fn floor(&self) -> Zxid {
+        Zxid(self.published.iter().map(|word| word.0.load(Ordering::Acquire)).min().unwrap_or(0))
+    }
+
+    /// How far the slowest shard has come.
+    pub fn slowest(&self) -> Zxid {
+        Zxid(self.applied.iter().map(|word| word.0.load(Ordering::Acquire)).min().unwrap_or(0))
+    }
+
+    /// Shards stop reading sockets while this is set (rule D1).
+    pub fn hold_back(&self, held_back: bool) {
+        self.held_back.store(held_back, Ordering::Relaxed);
+    }
+
+    /// True while sockets must not be read.
+    pub fn is_held_back(&self) -> bool {
+        self.held_back.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,353 @@
+//! The znodes that one shard owns.
+
+use super::acl_list::{AclList, AclRef, AclTable};
+use super::history::{Before, History, NodeView};
+use super::node::{Body, Node, NodeStat};
+use super::node_store::NodeStore;
+use super::{ShardMap, path};
+use crate::base::{SessionId, ShardId, Zxid};
+use ahash::AHashMap;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+/// What prep needs to know of a znode.
+#[derive(Clone, Debug)]
+pub struct NodeImage {
+    /// Its stored stat.
+    pub stat: NodeStat,
+    /// Length of its data; 0 for null.
+    pub data_length: i32,
+    /// How many children it has.
+    pub num_children: i32,
+    /// Its access control list.
+    pub acl: Arc<AclList>,
+}
+
+/// One shard's part of the tree.
+///
+/// It changes by applying committed results only. Every `apply` method sets what the transaction says, whatever was there
+/// before: replaying older results over newer records converges (rule C3). A method that needs a record which is not there
+/// returns false; below the end of a fuzzy snapshot that is expected, above it is corruption (rule C4), and only the caller
+/// knows which.
+#[derive(Debug)]
+pub struct DataTree {
+    nodes: NodeStore,
+    acls: AclTable,
+    history: History,
+    ephemerals: AHashMap<SessionId, HashSet<Box<str>, ahash::RandomState>>,
+    data_bytes: u64,
+}
+
+impl DataTree {
+    /// The part of a fresh tree that `shard` owns: `/`, `/zookeeper`, `/zookeeper/quota`, `/zookeeper/config`.
+    pub fn new(shard: ShardId, map: &ShardMap, seed: u64) -> DataTree {
+        let mut tree = DataTree::empty(seed);
+        let config_acl = tree.acls.intern(Arc::new(AclList::read_only()));
+        let plain = NodeStat::default();
+        let built_in = [
+            ("/", AclTable::OPEN, plain),
+            (path::RESERVED, AclTable::OPEN, plain),
+            (path::QUOTA, AclTable::OPEN, plain),
+            (path::CONFIG, config_acl, NodeStat { aversion: -1, ..plain }),
+        ];
+        for (node_path, acl, stat) in built_in.into_iter().filter(|(node_path, ..)| map.owner(node_path) == shard) {
+            tree.insert(Node::new(node_path, Some(b""), acl, &stat));
+        }
+        for (parent, name) in [("/", "zookeeper"), (path::RESERVED, "quota"), (path::RESERVED, "config")] {
+            if let Some(node) = tree.nodes.get_mut(parent) {
+                node.extra_mut().children.insert(name);
+            }
+        }
+        tree
+    }
+
+    /// A tree without any node: what a snapshot is loaded into.
+    pub fn empty(seed: u64) -> DataTree {
+        DataTree {
+            nodes: NodeStore::new(seed),
+            acls: AclTable::new(),
+            history: History::default(),
+            ephemerals: AHashMap::default(),
+            data_bytes: 0,
+        }
+    }
+
+    /// The access control lists that the nodes refer to.
+    pub fn acls(&self) -> &AclTable {
+        &self.acls
+    }
+
+    /// Makes a list known to this shard.
+    pub fn intern_acl(&mut self, list: Arc<AclList>) -> AclRef {
+        self.acls.intern(list)
+    }
+
+    /// Number of nodes here.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// True when no node is here.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.len() == 0
+    }
+
+    /// Bytes of paths and data held here.
+    pub fn data_bytes(&self) -> u64 {
+        self.data_bytes
+    }
+
+    /// Number of ephemeral nodes here.
+    pub fn ephemerals_count(&self) -> usize {
+        self.ephemerals.values().map(HashSet::len).sum()
+    }
+
+    /// Number of changes that can still be undone.
+    pub fn history_len(&self) -> usize {
+        self.history.len()
+    }
+
+    /// The node now.
+    pub fn get(&self, node_path: &str) -> Option<&Node> {
+        self.nodes.get(node_path)
+    }
+
+    /// The node as it was at `position`, which must not be below `floor`.
+    pub fn view(&self, node_path: &str, position: Zxid) -> Option<NodeView<'_>> {
+        self.history.view(node_path, self.nodes.get(node_path), position)
+    }
+
+    /// What prep needs to know of the node now.
+    pub fn image(&self, node_path: &str) -> Option<NodeImage> {
+        let node = self.nodes.get(node_path)?;
+        Some(NodeImage {
+            stat: node.stat(),
+            data_length: node.data().map_or(0, |data| data.len() as i32),
+            num_children: node.num_children() as i32,
+            acl: self.acls.get(node.acl).clone(),
+        })
+    }
+
+    /// The ephemeral nodes of `session` here, sorted.
+    pub fn ephemerals(&self, session: SessionId) -> BTreeSet<&str> {
+        self.ephemerals.get(&session).into_iter().flatten().map(|node_path| &**node_path).collect()
+    }
+
+    /// From now on keeps how to undo changes, or not: replay, and a server with one shard, never read in the past. Nothing is
+    /// kept at the start.
+    pub fn keep_history(&mut self, keeping: bool) {
+        self.history.set_keeping(keeping);
+    }
+
+    /// Forgets how to undo changes up to `floor`; changes up to it are not kept at all.
+    pub fn set_floor(&mut self, floor: Zxid) {
+        self.history.set_floor(floor);
+    }
+
+    fn insert(&mut self, node: Node) -> Option<Node> {
+        self.data_bytes += body_bytes(&node);
+        let owner = node.ephemeral_owner();
+        if owner != SessionId::NONE {
+            self.ephemerals.entry(owner).or_default().insert(node.path().into());
+        }
+        let replaced = self.nodes.insert(node)?;
+        self.forget(&replaced, owner);
+        Some(replaced)
+    }
+
+    /// Takes a node that is gone out of the books; `new_owner` is who owns the path now.
+    fn forget(&mut self, node: &Node, new_owner: SessionId) {
+        self.data_bytes -= body_bytes(node);
+        let owner = node.ephemeral_owner();
+        if owner == SessionId::NONE || owner == new_owner {
+            return;
+        }
+        if let Some(paths) = self.ephemerals.get_mut(&owner) {
+            paths.remove(node.path());
+            if paths.is_empty() {
+                self.ephemerals.remove(&owner);
+            }
+        }
+    }
+
+    /// The node was created: the whole record is replaced, with no children.
+    pub fn apply_create(&mut self, zxid: Zxid, node_path: &str, data: Option<&[u8]>, acl: AclRef, stat: &NodeStat) {
+        let before = self.insert(Node::new(node_path, data, acl, stat));
+        if self.history.wants(zxid) {
+            self.history.push(zxid, node_path, before.map_or(Before::Absent, Before::Node));
+        }
+    }
+
+    /// The node was deleted, whatever its children set holds.
+    pub fn apply_delete(&mut self, zxid: Zxid, node_path: &str) -> bool {
+        let Some(node) = self.nodes.remove(node_path) else { return false };
+        self.forget(&node, SessionId::NONE);
+        if self.history.wants(zxid) {
+            self.history.push(zxid, node_path, Before::Node(node));
+        }
+        true
+    }
+
+    /// The node's data was set; `stat` is its whole stat afterwards.
+    pub fn apply_set_data(&mut self, zxid: Zxid, node_path: &str, data: Option<&[u8]>, stat: &NodeStat) -> bool {
+        let Some(node) = self.nodes.get_mut(node_path) else { return false };
+        let before_stat = node.stat();
+        let before = std::mem::replace(&mut node.body, Body::new(node_path, data));
+        node.set_stat(stat);
+        let (old, new) = (before.data().map_or(0, <[u8]>::len), data.map_or(0, <[u8]>::len));
+        self.data_bytes = self.data_bytes + new as u64 - old as u64;
+        if self.history.wants(zxid) {
+            self.history.push(zxid, node_path, Before::Data { body: before, stat: before_stat });
+        }
+        true
+    }
+
+    /// The node's access list was set.
+    pub fn apply_set_acl(&mut self, zxid: Zxid, node_path: &str, acl: AclRef, aversion: i32) -> bool {
+        let Some(node) = self.nodes.get_mut(node_path) else { return false };
+        let before = Before::Acl { acl: node.acl, aversion: node.stat().aversion };
+        node.acl = acl;
+        node.extra_mut().aversion = aversion;
+        if self.history.wants(zxid) {
+            self.history.push(zxid, node_path, before);
+        }
+        true
+    }
+
+    /// A child was added to the node or removed from it; `cversion` is the stored value afterwards, and pzxid becomes `zxid`.
+    pub fn apply_child(&mut self, zxid: Zxid, parent: &str, name: &str, added: bool, cversion: i32) -> bool {
+        let Some(node) = self.nodes.get_mut(parent) else { return false };
+        let extra = node.extra_mut();
+        let before = Before::Child { name: name.into(), added, cversion: extra.cversion, pzxid: extra.pzxid };
+        extra.cversion = cversion;
+        extra.pzxid = zxid;
+        let changed = if added { extra.children.insert(name) } else { extra.children.remove(name) };
+        if self.history.wants(zxid) {
+            self.history.push(zxid, parent, before);
+        }
+        // A name that was there already is as it should be after replay.
+        changed || added
+    }
+
+    /// Puts a node of a snapshot in its place, without history.
+    pub fn load(&mut self, node_path: &str, data: Option<&[u8]>, acl: AclRef, stat: &NodeStat) {
+        // A child may have been loaded first, and made a place-holder of its parent.
+        let children = self.nodes.get_mut(node_path).and_then(|node| node.extra.take()).map(|extra| extra.children);
+        let mut node = Node::new(node_path, data, acl, stat);
+        if let Some(children) = children.filter(|children| !children.is_empty()) {
+            node.extra_mut().children = children;
+        }
+        self.insert(node);
+    }
+
+    /// Makes `name` a child of `parent` while a snapshot is loaded, in whatever order the nodes come.
+    pub fn load_child(&mut self, parent: &str, name: &str) {
+        if self.nodes.get(parent).is_none() {
+            self.insert(Node::new(parent, None, AclTable::OPEN, &NodeStat::default()));
+        }
+        if let Some(node) = self.nodes.get_mut(parent) {
+            node.extra_mut().children.insert(name);
+        }
+    }
+
+    /// Number of slots a scan that starts now must visit. Nodes keep their slot for life, so every node that exists
+    /// throughout the scan is met once (rule C5).
+    pub fn scan_end(&self) -> usize {
+        self.nodes.slots()
+    }
+
+    /// The node in a slot of the scan, if there is one now.
+    pub fn scan_at(&self, slot: usize) -> Option<&Node> {
+        self.nodes.at(slot)
+    }
+}
+
+fn body_bytes(node: &Node) -> u64 {
+    (node.path().len() + node.data().map_or(0, <[u8]>::len)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPEN: AclRef = AclTable::OPEN;
+
+    fn tree() -> DataTree {
+        DataTree::new(ShardId(0), &ShardMap::new(1, 7), 7)
+    }
+
+    fn created(zxid: u64) -> NodeStat {
+        NodeStat::created(Zxid(zxid), zxid as i64, SessionId::NONE)
+    }
+
+    /// A fresh server shows the root with cversion -1 and /zookeeper with -2: clients compare with that.
+    #[test]
+    fn fresh_tree_has_zookeepers_odd_cversions() {
+        let tree = tree();
+        let client_cversion = |path| tree.image(path).map(|image| image.stat.to_wire(0, image.num_children).cversion);
+        assert_eq!((client_cversion("/"), client_cversion("/zookeeper")), (Some(-1), Some(-2)));
+        assert_eq!(tree.image("/zookeeper/config").unwrap().stat.aversion, -1);
+        assert_eq!(tree.len(), 4);
+    }
+
+    /// A read at 11 arrives after 12..=15 were applied: it must see the node, its data and its children as of 11.
+    #[test]
+    fn view_undoes_every_kind_of_change() {
+        let mut tree = tree();
+        tree.keep_history(true);
+        tree.apply_create(Zxid(10), "/a", Some(b"one"), OPEN, &created(10));
+        assert!(tree.apply_child(Zxid(11), "/a", "x", true, 1));
+        assert!(tree.apply_set_data(
+            Zxid(12),
+            "/a",
+            Some(b"two"),
+            &NodeStat { version: 1, mzxid: Zxid(12), ..created(10) }
+        ));
+        assert!(tree.apply_set_acl(Zxid(13), "/a", OPEN, 1));
+        assert!(tree.apply_child(Zxid(14), "/a", "x", false, 1));
+        assert!(tree.apply_delete(Zxid(15), "/a"));
+        tree.apply_create(Zxid(16), "/a", None, OPEN, &created(16));
+
+        let at = |zxid| tree.view("/a", Zxid(zxid));
+        assert!(at(9).is_none() && at(15).is_none());
+        let view = at(11).unwrap();
+        assert_eq!((view.data(), view.num_children(), view.stat().aversion), (Some(&b"one"[..]), 1, 0));
+        assert_eq!(view.children().collect::<Vec<_>>(), ["x"]);
+        assert_eq!(view.stat().pzxid, Zxid(11));
+        assert_eq!(at(12).unwrap().data(), Some(&b"two"[..]));
+        assert_eq!((at(14).unwrap().num_children(), at(13).unwrap().num_children()), (0, 1));
+        assert_eq!(at(16).unwrap().data(), None);
+    }
+
+    /// Keeping before-images below the floor would leak memory; keeping none at or above it would break reads.
+    #[test]
+    fn floor_forgets_exactly_what_no_read_can_ask_for() {
+        let mut tree = tree();
+        tree.keep_history(true);
+        for zxid in 10..20 {
+            tree.apply_create(Zxid(zxid), "/a", Some(&[zxid as u8]), OPEN, &created(zxid));
+        }
+        tree.set_floor(Zxid(14));
+        assert_eq!(tree.history_len(), 5);
+        assert_eq!(tree.view("/a", Zxid(14)).unwrap().data(), Some(&[14][..]));
+        tree.keep_history(false);
+        tree.apply_delete(Zxid(20), "/a");
+        assert_eq!(tree.history_len(), 0);
+    }
+
+    /// The index of ephemerals is what closeSession deletes by: an entry too many deletes another session's node, one too few
+    /// leaves a lock held for ever.
+    #[test]
+    fn ephemeral_index_follows_replacement_and_deletion() {
+        let mut tree = tree();
+        let owned = |zxid, owner| NodeStat::created(Zxid(zxid), 0, SessionId(owner));
+        tree.apply_create(Zxid(1), "/e", None, OPEN, &owned(1, 5));
+        tree.apply_create(Zxid(2), "/e", None, OPEN, &owned(2, 6));
+        tree.apply_create(Zxid(3), "/f", None, OPEN, &owned(3, 5));
+        assert_eq!(tree.ephemerals(SessionId(6)).into_iter().collect::<Vec<_>>(), ["/e"]);
+        assert_eq!(tree.ephemerals(SessionId(5)).into_iter().collect::<Vec<_>>(), ["/f"]);
+        tree.apply_delete(Zxid(4), "/f");
+        tree.apply_create(Zxid(5), "/e", None, OPEN, &created(5));
+        assert_eq!(tree.ephemerals_count(), 0);
+    }
+}

@@ -1,0 +1,158 @@
+//! The arrows between modules, as ARCHITECTURE.md draws them, checked by reading `use crate::…` paths.
+//!
+//! Story: boundaries that nobody checks leak. A pure core that reads a clock once cannot be simulated any more, and a broker
+//! that reaches into the coordination service cannot run against another ensemble. This is a reminder for the reader, and cheap.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules that decide: no IO, no clock, no randomness of their own.
+const PURE: &[&str] = &[
+    "base",
+    "protocol",
+    "coordination/tree",
+    "coordination/watch",
+    "coordination/session",
+    "coordination/auth",
+    "coordination/processor",
+    "coordination/persistence/log_format.rs",
+    "coordination/persistence/log_writer.rs",
+    "coordination/persistence/log_queue.rs",
+    "coordination/persistence/log_recovery.rs",
+    "coordination/persistence/log_chain.rs",
+    "coordination/persistence/log_damage.rs",
+    "coordination/persistence/snapshot_format.rs",
+    "coordination/persistence/snapshot_part.rs",
+    "coordination/admin",
+    "metrics",
+];
+
+/// What a pure module must not name.
+const IMPURE: &[&str] = &["glommio", "std::time", "std::net", "std::fs", "rand::", "crate::runtime", "crate::storage"];
+
+/// (module, what it may use of ours besides itself).
+const ARROWS: &[(&str, &[&str])] = &[
+    ("base", &[]),
+    ("protocol", &["base"]),
+    ("metrics", &["base"]),
+    ("config", &["base"]),
+    ("storage", &["base", "runtime"]),
+    ("runtime", &["base"]),
+    ("client", &["base", "protocol", "runtime"]),
+    ("coordination/tree", &["base", "protocol"]),
+    ("coordination/watch", &["base", "protocol"]),
+    ("coordination/session", &["base", "protocol"]),
+    ("coordination/auth", &["base", "protocol", "coordination"]),
+    ("coordination/processor", &["base", "protocol", "coordination"]),
+    ("coordination/admin", &["base", "metrics"]),
+    ("coordination/persistence", &["base", "protocol", "runtime", "storage", "coordination"]),
+    ("coordination/server", &["base", "protocol", "runtime", "storage", "metrics", "config", "coordination"]),
+];
+
+fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).expect("a source directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Every source file, as (path below src, its lines without comments).
+fn files() -> Vec<(String, Vec<String>)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    sources(&root, &mut paths);
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| {
+            let text = fs::read_to_string(&path).expect("a source file");
+            let lines = text.lines().filter(|line| !line.trim_start().starts_with("//")).map(str::to_owned).collect();
+            let name = path.strip_prefix(&root).expect("below src").to_string_lossy().into_owned();
+            (name, lines)
+        })
+        .collect()
+}
+
+fn is_in(file: &str, module: &str) -> bool {
+    file == module || file.starts_with(&format!("{module}/"))
+}
+
+fn is_test(file: &str) -> bool {
+    file.contains("test")
+}
+
+/// glommio and unsafe code stay behind `runtime` and `storage`.
+#[test]
+fn only_the_seam_names_glommio_and_unsafe() {
+    for (file, lines) in files() {
+        if is_in(&file, "runtime") || is_in(&file, "storage") {
+            continue;
+        }
+        for line in lines {
+            assert!(!line.contains("glommio::"), "{file}: {line}");
+            assert!(!line.contains("unsafe ") || line.contains("unsafe_code"), "{file}: {line}");
+        }
+    }
+}
+
+/// A core that decides takes time and randomness as arguments.
+#[test]
+fn pure_modules_name_no_io_and_no_clock() {
+    let mut seen = 0;
+    for (file, lines) in files() {
+        if !PURE.iter().any(|module| is_in(&file, module)) || is_test(&file) {
+            continue;
+        }
+        seen += 1;
+        // Reports carry addresses as values, which is not IO.
+        let addresses_are_values = is_in(&file, "coordination/admin");
+        for line in lines.iter().take_while(|line| !line.starts_with("#[cfg(test)]")) {
+            for forbidden in IMPURE {
+                if *forbidden == "std::net" && addresses_are_values {
+                    continue;
+                }
+                assert!(!line.contains(forbidden), "{file} is pure and names {forbidden}: {line}");
+            }
+        }
+    }
+    assert!(seen > 30, "the list of pure modules has gone stale: {seen} files");
+}
+
+/// Nothing points back: each module uses only what stands left of it in the map.
+#[test]
+fn arrows_point_one_way() {
+    for (file, lines) in files() {
+        let Some((module, allowed)) = ARROWS.iter().find(|(module, _)| is_in(&file, module)) else { continue };
+        let own = module.split('/').next().unwrap_or(module);
+        for line in lines.iter().take_while(|line| !line.starts_with("#[cfg(test)]")) {
+            for (place, _) in line.match_indices("crate::") {
+                let rest = &line[place + "crate::".len()..];
+                let target: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let fine =
+                    target == own && !module.contains('/') || allowed.contains(&target.as_str()) || target.is_empty();
+                let within = module.contains('/') && rest.starts_with(&module.replace('/', "::"));
+                let sibling = module.contains('/') && rest.starts_with("coordination::");
+                assert!(fine || within || sibling, "{file} must not use crate::{target}: {line}");
+            }
+        }
+    }
+}
+
+/// The service must stay usable by a broker that sees it over TCP only.
+#[test]
+fn client_and_coordination_do_not_know_each_other() {
+    for (file, lines) in files() {
+        for line in lines {
+            if is_in(&file, "coordination") {
+                assert!(!line.contains("crate::client"), "{file}: {line}");
+            }
+            if is_in(&file, "client") {
+                assert!(!line.contains("crate::coordination"), "{file}: {line}");
+            }
+        }
+    }
+}
