@@ -1,6 +1,9 @@
 //! The command line.
 
+mod bench;
+mod one_shard;
 mod serve;
+mod zk;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -19,6 +22,10 @@ enum Command {
     Server(serve::ServerArgs),
     /// Run a server on this machine for trying things out, without configuration
     Dev(serve::DevArgs),
+    /// Look at and change znodes, as a client
+    Zk(zk::ZkArgs),
+    /// Measure a server
+    Bench(bench::BenchArgs),
 }
 
 /// Why a command failed: one text for the operator.
@@ -29,6 +36,8 @@ pub fn main() -> ExitCode {
     let result = match CommandLine::parse().command {
         Command::Server(args) => serve::server(args),
         Command::Dev(args) => serve::dev(args),
+        Command::Zk(args) => zk::run(args).map_err(Into::into),
+        Command::Bench(args) => bench::run(args).map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

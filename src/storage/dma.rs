@@ -120,6 +120,8 @@ async fn write_whole(file: &DmaFile, path: &Path, memory: Rc<DmaBuffer>, offset:
     Ok(())
 }
 
+type PendingRead = Task<std::result::Result<ReadResult, glommio::GlommioError<()>>>;
+
 /// Reads a file from an offset to its end, several requests ahead.
 pub(super) struct Reader {
     file: Rc<DmaFile>,
@@ -130,7 +132,7 @@ pub(super) struct Reader {
     next: u64,
     /// Bytes of the first chunk that lie before the wanted offset.
     skip: usize,
-    in_flight: VecDeque<(u64, Task<std::result::Result<ReadResult, glommio::GlommioError<()>>>)>,
+    in_flight: VecDeque<(u64, PendingRead)>,
 }
 
 impl Reader {

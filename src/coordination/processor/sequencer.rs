@@ -398,7 +398,7 @@ impl Sequencer {
                 Ok(())
             }
             WriteBody::CreateSession { timeout_ms, .. } => {
-                let session = self.ids.next();
+                let session = self.ids.allocate();
                 self.place_session(request, session, *timeout_ms, now_ms, wall_ms, |w, s, t| w.create_session(s, t));
                 Ok(())
             }

@@ -87,7 +87,7 @@ fn sum_up(driver: &ShardDriver, reports: Vec<ShardReport>) -> StatsReport {
     }
     // ZooKeeper counts the root twice.
     server.znode_count += 1;
-    server.latency = counters.request_latency.clone();
+    server.latency = counters.request_latency;
     server.packets_received = counters.packets_received;
     server.packets_sent = counters.packets_sent;
     server.num_alive_connections = counters.connections_alive;

@@ -17,10 +17,10 @@ impl SessionIds {
     }
 
     /// The next id; never `i64::MIN`, which is how containers are marked on disk, and never 0.
-    pub fn next(&mut self) -> SessionId {
+    pub fn allocate(&mut self) -> SessionId {
         let id = self.next;
         self.next = self.next.wrapping_add(1);
-        if id == i64::MIN || id == 0 { self.next() } else { SessionId(id) }
+        if id == i64::MIN || id == 0 { self.allocate() } else { SessionId(id) }
     }
 
     /// Makes sure that `used` is not given out again: it was found in the log of an earlier life.
@@ -55,10 +55,10 @@ mod tests {
     #[test]
     fn ids_are_not_reused_after_the_clock_went_back() {
         let mut ids = SessionIds::new(1, 1_700_000_000_000);
-        let first = ids.next();
+        let first = ids.allocate();
         let mut later = SessionIds::new(1, 1_600_000_000_000);
         later.skip_past(first);
-        assert_eq!(later.next().0, first.0 + 1);
+        assert_eq!(later.allocate().0, first.0 + 1);
         assert_eq!(first.0 >> 56, 1);
     }
 

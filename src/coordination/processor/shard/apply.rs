@@ -118,11 +118,11 @@ impl Shard {
             TxnRecord::CreateSession { session, timeout_ms } | TxnRecord::MoveSession { session, timeout_ms } => {
                 let connection = txn.header.request.connection;
                 let before = self.sessions.put(session, Session { timeout_ms, connection });
-                if let Some(old) = before.and_then(|old| self.own_number(old.connection)) {
-                    if old != connection.number || connection.shard != self.config.id {
-                        coverage::mark("moved-session-closes-old-connection");
-                        self.close_now(old, out);
-                    }
+                if let Some(old) = before.and_then(|old| self.own_number(old.connection))
+                    && (old != connection.number || connection.shard != self.config.id)
+                {
+                    coverage::mark("moved-session-closes-old-connection");
+                    self.close_now(old, out);
                 }
             }
             TxnRecord::CloseSession { session } => *closed = self.sessions.remove(session),
@@ -312,11 +312,11 @@ impl Shard {
     /// The session is gone: its connection ends after what it has coming, unless it asked for it and got its reply.
     fn session_closed(&mut self, session: Session, out: &mut ShardOutputs) {
         let Some(number) = self.own_number(session.connection) else { return };
-        if let Some(connection) = self.connections.get(&number) {
-            if connection.state != ConnectionState::Closing {
-                coverage::mark("session-closed-by-server");
-                self.close_when_drained(number, out);
-            }
+        if let Some(connection) = self.connections.get(&number)
+            && connection.state != ConnectionState::Closing
+        {
+            coverage::mark("session-closed-by-server");
+            self.close_when_drained(number, out);
         }
     }
 

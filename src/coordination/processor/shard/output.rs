@@ -71,11 +71,11 @@ impl Output {
     /// A read was answered after its watch had fired: its event stays (`keep`) or loses one of its reasons.
     pub(super) fn settle(&mut self, tag: Tag, keep: bool) {
         for place in &mut self.places {
-            if let Place::Event { confirmed, tags, .. } = place {
-                if let Some(index) = tags.iter().position(|other| *other == tag) {
-                    tags.remove(index);
-                    *confirmed |= keep;
-                }
+            if let Place::Event { confirmed, tags, .. } = place
+                && let Some(index) = tags.iter().position(|other| *other == tag)
+            {
+                tags.remove(index);
+                *confirmed |= keep;
             }
         }
     }

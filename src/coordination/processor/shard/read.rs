@@ -141,10 +141,10 @@ impl Shard {
             self.next_tag += 1;
             (watch_kind, Box::from(node_path), Tag(self.next_tag))
         });
-        if let Some((kind, node_path, tag)) = &watch {
-            if !planted::is("a1-watch-armed-late") {
-                self.watches.arm(number, *kind, node_path, Some(*tag));
-            }
+        if let Some((kind, node_path, tag)) = &watch
+            && !planted::is("a1-watch-armed-late")
+        {
+            self.watches.arm(number, *kind, node_path, Some(*tag));
         }
         let asked = Asked::One { kind, watch, result: None };
         let gather = Gather { connection: number, xid, position, place, missing: 1, asked };
@@ -328,11 +328,11 @@ impl Shard {
         if !keep {
             coverage::mark("tentative-watch-dropped");
         }
-        if !self.watches.settle(number, kind, node_path, tag, keep) {
-            if let Some(connection) = self.connections.get_mut(&number) {
-                coverage::mark("tentative-watch-had-fired");
-                connection.output.settle(tag, keep);
-            }
+        if !self.watches.settle(number, kind, node_path, tag, keep)
+            && let Some(connection) = self.connections.get_mut(&number)
+        {
+            coverage::mark("tentative-watch-had-fired");
+            connection.output.settle(tag, keep);
         }
     }
 }

@@ -129,15 +129,15 @@ impl Shard {
             return Turn::Taken;
         };
         let request = Request::decode(header.op, input.rest());
-        if let Ok(request) = &request {
-            if request.op_code().needs_agreement() {
-                if connection.state != ConnectionState::Open {
-                    return Turn::WaitForAnswers;
-                }
-                let record = Bytes::copy_from_slice(input.rest());
-                self.forward_request(number, sequence, header, request, record, out);
-                return Turn::Taken;
+        if let Ok(request) = &request
+            && request.op_code().needs_agreement()
+        {
+            if connection.state != ConnectionState::Open {
+                return Turn::WaitForAnswers;
             }
+            let record = Bytes::copy_from_slice(input.rest());
+            self.forward_request(number, sequence, header, request, record, out);
+            return Turn::Taken;
         }
         // Whether a watch is there depends on how the reads before it end (rule A9).
         let needs_reads = matches!(request, Ok(Request::CheckWatches { .. } | Request::RemoveWatches { .. }));
