@@ -35,6 +35,8 @@ pub(super) enum Inside {
     SegmentMade,
     /// The log has been idle for a while.
     LogIdle,
+    /// A file of the log that is no longer needed becomes a spare.
+    Recycle,
     /// A shard sends what a connection has coming.
     Send(usize, u64),
     /// A turn of a shard's clock.
