@@ -7,32 +7,26 @@ The server under test must run with the tickTime given by --tick-ms and with the
 """
 
 import argparse
+import importlib
 import signal
 import sys
 import traceback
 
-import checks_acl
-import checks_frames
-import checks_multi
-import checks_nodes
-import checks_order
-import checks_paths
-import checks_sessions
-import checks_setwatches
-import checks_watches
 from harness import CHECKS, Context, Mismatch
 from zkraw import Closed, Timeout
 
+# Each module registers its checks when it is imported; they run in this order.
 SUITES = (
-    checks_frames,
-    checks_sessions,
-    checks_nodes,
-    checks_paths,
-    checks_acl,
-    checks_multi,
-    checks_watches,
-    checks_setwatches,
-    checks_order,
+    "checks_frames",
+    "checks_sessions",
+    "checks_nodes",
+    "checks_paths",
+    "checks_acl",
+    "checks_multi",
+    "checks_watches",
+    "checks_removal",
+    "checks_setwatches",
+    "checks_order",
 )
 TOTAL_SECONDS_MAX = 300
 
@@ -48,6 +42,8 @@ def main():
     signal.alarm(TOTAL_SECONDS_MAX)
     host, port = options.address.rsplit(":", 1)
     counts = {"ok": 0, "FAIL": 0, "skip": 0}
+    for suite in SUITES:
+        importlib.import_module(suite)
     for check in CHECKS:
         if options.only not in check.name:
             continue
