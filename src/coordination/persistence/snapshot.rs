@@ -72,7 +72,9 @@ impl SnapshotFiles {
         let bytes = self.storage.read_all(&path).await?;
         match Manifest::decode(&bytes) {
             Ok(manifest) if manifest.start == start => Ok(manifest),
-            Ok(_) => Err(SnapshotError { offset: 0, fault: SnapshotFault::Malformed("the manifest of another snapshot") }),
+            Ok(_) => {
+                Err(SnapshotError { offset: 0, fault: SnapshotFault::Malformed("the manifest of another snapshot") })
+            }
             Err(error) => Err(error),
         }
         .map_err(|error| SnapshotFilesError::Damaged { path, error })

@@ -22,3 +22,6 @@ mod start;
 mod words;
 
 pub use start::{Server, ServerError, ServerOptions};
+
+#[cfg(test)]
+mod snapshot_tests;

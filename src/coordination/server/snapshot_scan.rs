@@ -27,6 +27,8 @@ pub struct PartScan {
     /// Lists that are in the part already.
     lists: HashSet<AclRef>,
     list_bytes: Vec<u8>,
+    /// Bytes of work between two questions whether it is enough.
+    check_bytes: usize,
 }
 
 impl PartScan {
@@ -38,7 +40,14 @@ impl PartScan {
             slots_end: shard.tree().scan_end(),
             lists: HashSet::new(),
             list_bytes: Vec::new(),
+            check_bytes: CHECK_BYTES,
         }
+    }
+
+    /// So that in a test a transaction comes between any two records.
+    #[cfg(test)]
+    pub fn check_after_every_record(&mut self) {
+        self.check_bytes = 1;
     }
 
     /// Writes records until `enough` says so, which is asked every [`CHECK_BYTES`]. At the end of the scan gives the zxid at
@@ -53,7 +62,7 @@ impl PartScan {
         loop {
             let Some(bytes) = self.next(shard, writer)? else { return Ok(Some(shard.applied())) };
             unchecked_bytes += bytes;
-            if unchecked_bytes >= CHECK_BYTES {
+            if unchecked_bytes >= self.check_bytes {
                 unchecked_bytes = 0;
                 if enough() {
                     return Ok(None);

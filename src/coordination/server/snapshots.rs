@@ -236,8 +236,7 @@ async fn scan(driver: &ShardDriver, start: Zxid, index: u32) -> Result<(PartSumm
     loop {
         let began_us = clock::monotonic_us();
         let enough = || clock::monotonic_us() - began_us >= SLICE_US;
-        let finished: Result<Option<Zxid>, SnapshotFault> =
-            scan.slice(&driver.core().borrow(), part.writer(), enough);
+        let finished: Result<Option<Zxid>, SnapshotFault> = scan.slice(&driver.core().borrow(), part.writer(), enough);
         let finished = finished?;
         let took_us = clock::monotonic_us() - began_us;
         part.write_filled().await?;

@@ -101,7 +101,9 @@ pub enum ServerError {
         end: Zxid,
     },
     /// One shard read something else than shard 0: memory or disk cannot be trusted.
-    #[error("part {part} of the snapshot reads differently on shard {shard} ({error}): check this machine's memory and disk")]
+    #[error(
+        "part {part} of the snapshot reads differently on shard {shard} ({error}): check this machine's memory and disk"
+    )]
     SnapshotDiffers {
         /// The shard.
         shard: ShardId,
@@ -359,8 +361,7 @@ async fn start_sequencer(shared: &Arc<Shared>, driver: &Rc<ShardDriver>) -> Resu
         ..LogConfig::default()
     };
     let storage = Storage::new(shared.options.backend.clone());
-    let recovered =
-        recover(driver, storage, &shared.directories.log, log_config, shared.options.discard_after).await?;
+    let recovered = recover(driver, storage, &shared.directories.log, log_config, shared.options.discard_after).await?;
     let sessions = driver.core().borrow().sessions().clone();
     let config = SequencerConfig {
         local: ShardId(0),

@@ -117,13 +117,7 @@ pub struct Shard {
 impl Shard {
     /// A shard of a server that has recovered up to `applied`. Below `serve_from` the tree may be ahead of `applied` in places:
     /// it comes from a fuzzy snapshot.
-    pub fn new(
-        config: ShardConfig,
-        tree: DataTree,
-        sessions: SessionTable,
-        applied: Zxid,
-        serve_from: Zxid,
-    ) -> Shard {
+    pub fn new(config: ShardConfig, tree: DataTree, sessions: SessionTable, applied: Zxid, serve_from: Zxid) -> Shard {
         let mut shard = Shard {
             config,
             tree,
