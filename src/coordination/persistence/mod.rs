@@ -33,4 +33,6 @@ mod log_hazard_tests;
 #[cfg(test)]
 mod log_test_disk;
 #[cfg(test)]
+mod snapshot_files_tests;
+#[cfg(test)]
 mod snapshot_tests;

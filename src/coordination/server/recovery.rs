@@ -87,13 +87,14 @@ pub async fn recover(
 /// A log directory that is empty while there are snapshots is the wrong directory, or has lost its files.
 fn refuse_without_log(driver: &ShardDriver, directory: &Path, loaded: &Loaded) -> Result<(), ServerError> {
     let newest = loaded.manifest.as_ref().map(|manifest| manifest.start).or(loaded.broken.last().copied());
-    newest.map_or(Ok(()), |newest| {
-        Err(ServerError::LogMissing {
-            log: directory.to_owned(),
-            snapshot: driver.snapshots().path(SnapshotFile::Manifest(newest)),
-            end: loaded.manifest.as_ref().map_or(newest, |manifest| manifest.end),
-        })
-    })
+    let Some(newest) = newest else { return Ok(()) };
+    // A snapshot that was written while transactions were applied is no tree without them.
+    let complete = loaded.manifest.as_ref().filter(|manifest| manifest.start == manifest.end);
+    let way_out = complete.map_or(String::new(), |manifest| {
+        format!("; only if they are gone for good, start once with --discard-after {}", manifest.end)
+    });
+    let snapshot = driver.snapshots().path(SnapshotFile::Manifest(newest));
+    Err(ServerError::LogMissing { log: directory.to_owned(), snapshot, way_out })
 }
 
 /// Says what a log that does not reach back means, in view of the snapshots.

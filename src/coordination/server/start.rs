@@ -89,16 +89,15 @@ pub enum ServerError {
     /// There are snapshots and no log.
     #[error(
         "there is no transaction log in {log}, but there is {snapshot}. Check dataLogDir, or restore the log's files from a \
-         copy; only if they are gone for good, start once with --discard-after {end}", log = log.display(),
-        snapshot = snapshot.display()
+         copy{way_out}", log = log.display(), snapshot = snapshot.display()
     )]
     LogMissing {
         /// Where the log should be.
         log: PathBuf,
         /// The newest manifest.
         snapshot: PathBuf,
-        /// The last transaction that the snapshot may hold.
-        end: Zxid,
+        /// What else can be done, if anything.
+        way_out: String,
     },
     /// One shard read something else than shard 0: memory or disk cannot be trusted.
     #[error(
