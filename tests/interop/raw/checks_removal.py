@@ -16,7 +16,13 @@ def arm(client, path, what):
     arms[what]()
 
 
-TYPES = [("children", z.W_CHILDREN), ("data", z.W_DATA), ("any", z.W_ANY), ("persistent", z.W_PERSISTENT), ("recursive", z.W_RECURSIVE)]
+TYPES = [
+    ("children", z.W_CHILDREN),
+    ("data", z.W_DATA),
+    ("any", z.W_ANY),
+    ("persistent", z.W_PERSISTENT),
+    ("recursive", z.W_RECURSIVE),
+]
 KINDS = ("data", "children", "persistent", "recursive")
 PAIRS = [
     (f"{kind} watch, type {title}", kind, number, 0 if title in (kind, "any") else z.NO_WATCHER)
