@@ -12,7 +12,7 @@ use super::requests::{KEYS_MAX, Keys, Template, create_root};
 use crate::client::{Connection, ConnectionError, Host, run_blocking};
 use crate::protocol::jute::Input;
 use crate::protocol::zookeeper::{ConnectRequest, ErrorCode, PASSWORD_BYTES, ReplyHeader, Request};
-use crate::runtime::{LocalNotify, Queue, TaskHandle, clock, sleep, spawn};
+use crate::runtime::{LocalNotify, Queue, Socket, TaskHandle, clock, sleep, spawn, timeout};
 use futures_lite::future::or;
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -87,10 +87,22 @@ pub enum LoadError {
     /// A whole window without a reply.
     #[error("no reply within the measured window of {0:?}")]
     NoReply(Duration),
+    /// A server has stopped answering.
+    #[error("{address}: no reply to {in_flight} request(s) within {limit:?}")]
+    Silent {
+        /// The server.
+        address: SocketAddr,
+        /// Requests without a reply.
+        in_flight: usize,
+        /// How long the generator waited.
+        limit: Duration,
+    },
 }
 
 /// Largest reply that is accepted; getData of the largest value fits.
 const REPLY_BYTES_MAX: usize = 4 << 20;
+/// A server that does not answer for so long has failed, whatever its session timeout.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Requests in flight while the keys are made.
 const PREPARE_BATCH: usize = 128;
 
@@ -190,8 +202,9 @@ impl Link {
             password: &[0; PASSWORD_BYTES],
             read_only: Some(false),
         };
-        let (connection, response) = Connection::open(address, &request, REPLY_BYTES_MAX)
+        let (connection, response) = timeout(SILENCE_MAX, Connection::open(address, &request, REPLY_BYTES_MAX))
             .await
+            .map_err(|_| LoadError::Silent { address, in_flight: 1, limit: SILENCE_MAX })?
             .map_err(|source| LoadError::Connection { address, source })?;
         match response.session_id {
             0 => Err(LoadError::NoSession(address)),
@@ -216,7 +229,10 @@ impl Link {
         self.connection.send(requests).await.map_err(|error| self.failed(error))?;
         let mut errors = Vec::with_capacity(count);
         while errors.len() < count {
-            self.connection.receive().await.map_err(|error| self.failed(error))?;
+            timeout(SILENCE_MAX, self.connection.receive())
+                .await
+                .map_err(|_| LoadError::Silent { address, in_flight: count - errors.len(), limit: SILENCE_MAX })?
+                .map_err(|source| LoadError::Connection { address, source })?;
             self.connection
                 .frames(|frame| {
                     let header = ReplyHeader::decode(&mut Input::new(frame)).map_err(|error| error.to_string())?;
@@ -275,6 +291,9 @@ struct Run {
     phase: Cell<Phase>,
     recorder: RefCell<Recorder>,
     failed: LocalNotify,
+    sockets: Vec<Rc<Socket>>,
+    /// The sockets were closed because the server did not answer.
+    silent: Cell<bool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -294,6 +313,8 @@ async fn measure(
         phase: Cell::new(Phase::WarmUp),
         recorder: RefCell::new(Recorder::new()),
         failed: LocalNotify::new(),
+        sockets: lanes.iter().map(|lane| lane.link.connection.socket().clone()).collect(),
+        silent: Cell::new(false),
     });
     let start = |lane: Lane| spawn(Queue::Serving, drive_lane(lane, run.clone()));
     let tasks: Vec<TaskHandle<Result<Lane, LoadError>>> = lanes.into_iter().map(start).collect();
@@ -303,10 +324,18 @@ async fn measure(
     })
     .await;
     run.phase.set(Phase::Draining);
+    // A server that has stopped answering is found out here: the sockets end, and so do the tasks that wait on them.
+    let silence = run.clone();
+    let watch = spawn(Queue::Background, async move {
+        sleep(SILENCE_MAX).await;
+        silence.silent.set(true);
+        silence.sockets.iter().for_each(|socket| socket.close());
+    });
     let mut lanes = Vec::new();
     for task in tasks {
         lanes.push(task.await.expect("nobody cancels these tasks")?);
     }
+    watch.cancel();
     let Window { length, generator, servers } = window.expect("a run that failed has returned its error")?;
     let recorder = run.recorder.borrow();
     let report = RatioReport::new(share_percent, length, &recorder, generator, &servers);
@@ -362,9 +391,20 @@ impl Lane {
             } else if self.closed_loop.in_flight() == 0 {
                 return Ok(());
             }
-            self.send_and_receive().await.map_err(|error| self.link.failed(error))?;
+            self.send_and_receive().await.map_err(|error| self.ended(run, error))?;
             now_us = clock::monotonic_us();
             self.take_replies(run, now_us)?;
+        }
+    }
+
+    fn ended(&self, run: &Run, error: ConnectionError) -> LoadError {
+        match run.silent.get() {
+            true => LoadError::Silent {
+                address: self.link.address,
+                in_flight: self.closed_loop.in_flight(),
+                limit: SILENCE_MAX,
+            },
+            false => self.link.failed(error),
         }
     }
 

@@ -4,7 +4,7 @@
 //! cpusets. The start has two phases: every thread builds its executor and reports; only when all have succeeded do
 //! the shards' futures begin. So no shard ever waits for a peer that could not start.
 
-use super::queues;
+use super::queues::{self, Queue, spawn};
 use crate::base::ShardId;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use std::future::Future;
@@ -147,6 +147,9 @@ where
 }
 
 /// Builds one executor; tests put a failing one in its place.
+/// How long a lost wake-up can last; costs a third of a percent of an idle core.
+const HEARTBEAT: Duration = Duration::from_millis(5);
+
 type Build = fn(&ShardsConfig, ShardContext) -> Result<LocalExecutor, String>;
 
 fn start<F, Fut>(config: &ShardsConfig, build: Build, make: F) -> Result<ShardsHandle, RuntimeError>
@@ -215,7 +218,13 @@ where
     if signals.ready.send(Ok(())).is_err() || signals.go.recv().is_err() {
         return; // another shard could not start
     }
-    let end = match catch_unwind(AssertUnwindSafe(|| executor.run(make(context)))) {
+    let run = AssertUnwindSafe(|| {
+        executor.run(async {
+            let _heartbeat = spawn(Queue::Serving, heartbeat());
+            make(context).await
+        })
+    });
+    let end = match catch_unwind(run) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(RuntimeError::Shard { shard, reason: error.to_string() }),
         Err(panic) => Err(RuntimeError::Panic { shard, reason: panic_text(panic) }),
@@ -223,6 +232,18 @@ where
     // Sockets and files of tasks still alive close with the executor, so the end is reported after it.
     drop(executor);
     let _ = signals.ended.send(end); // nobody listens any more when the handle was dropped or another shard failed
+}
+
+/// Bounds what a lost wake-up costs.
+///
+/// The library's loop arms the preemption timer, then runs tasks, and sleeps when none has run. When the thread is taken off its
+/// CPU in between for longer than the timer, the timer says "stop" before the first task, none has run, and the executor
+/// sleeps on tasks that are ready: a connection then stands still until anything else happens on the shard. A timer is the one
+/// thing that ends such a sleep for sure.
+async fn heartbeat() {
+    loop {
+        queues::sleep(HEARTBEAT).await;
+    }
 }
 
 fn build_executor(config: &ShardsConfig, context: ShardContext) -> Result<LocalExecutor, String> {
@@ -268,7 +289,7 @@ fn assign_cpus(config: &ShardsConfig, allowed: &[usize]) -> Result<Vec<usize>, R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::{Queue, StopSignal, spawn};
+    use crate::runtime::StopSignal;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Mutex};
 

@@ -1,1 +1,25 @@
-//! Not built yet.
+//! Deterministic simulation: the pure cores of a server on virtual network, disks and clocks, driven by one seed.
+//!
+//! - [`prng`]: named streams of random numbers over the seed.
+//! - [`workload`]: the clients.
+//! - `agenda`, `machine`, `network`, `disk`, `faults`: the world that the cores run in.
+//! - `server`: one life of a server: the cores of production, carried by delayed channels.
+//! - [`simulation`]: one run, from the first connection to the verdict.
+//! - [`checker`]: the one-copy model and the comparison of everything that clients saw with it.
+//!
+//! Invariant: nothing in here reads a clock, a file or a socket, and no order depends on a hash map's seed; so a seed is a
+//! run, for ever.
+
+mod agenda;
+pub mod checker;
+mod disk;
+mod faults;
+mod machine;
+mod network;
+pub mod prng;
+mod server;
+pub mod simulation;
+pub mod workload;
+
+#[cfg(test)]
+mod tests;

@@ -238,7 +238,12 @@ impl Sequencer {
             ToSequencer::LookupAnswer(answer) => self.answered(from, answer),
             ToSequencer::Touched(sessions) => {
                 for session in sessions {
-                    self.expiry.touch(session, now_ms);
+                    // Due already, but its end is still in the queue: it goes on living.
+                    if !self.expiry.touch(session, now_ms)
+                        && let Some(known) = self.sessions.get(session)
+                    {
+                        self.expiry.start(session, known.timeout_ms, now_ms);
+                    }
                 }
             }
         }
@@ -376,6 +381,11 @@ impl Sequencer {
     ) -> Result<(), Vec<LookupKey>> {
         let request = match &waiting.asked {
             Asked::Client(request) => request,
+            // It was heard of, or moved, while its end waited in the queue.
+            Asked::Expire(session) if self.expiry.contains(*session) => {
+                coverage::mark("expiry-taken-back");
+                return Ok(());
+            }
             Asked::Expire(session) => return self.close_session(*session, None, waiting, local, wall_ms),
         };
         if let Some(answer) = self.refusal(request) {

@@ -67,6 +67,11 @@ impl ExpiryQueue {
         true
     }
 
+    /// True when the session has a deadline that was not found past yet.
+    pub fn contains(&self, session: SessionId) -> bool {
+        self.deadlines.contains_key(&session)
+    }
+
     /// The session is gone.
     pub fn remove(&mut self, session: SessionId) {
         if let Some(deadline) = self.deadlines.remove(&session) {

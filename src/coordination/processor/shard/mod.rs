@@ -111,6 +111,8 @@ pub struct Shard {
     fired: Vec<Fired>,
     /// The driver's clock, for latencies.
     now_us: u64,
+    /// Sessions that were heard of on connections that are gone, and not reported yet.
+    heard: Vec<SessionId>,
 }
 
 impl Shard {
@@ -143,6 +145,7 @@ impl Shard {
             resumed: Vec::new(),
             fired: Vec::new(),
             now_us: 0,
+            heard: Vec::new(),
         }
     }
 
@@ -210,10 +213,11 @@ impl Shard {
         number
     }
 
-    /// The client is gone: its watches go, its session stays.
+    /// The client is gone: its watches go, its session stays, and its timeout runs from when it was last heard of.
     pub fn disconnect(&mut self, number: u64) {
         self.watches.remove_connection(number);
-        self.connections.remove(&number);
+        let gone = self.connections.remove(&number);
+        self.heard.extend(gone.filter(|connection| connection.touched).map(|connection| connection.session));
     }
 
     /// True when the connection's socket should be read: neither its requests nor its output have piled up.
@@ -261,10 +265,12 @@ impl Shard {
 
     /// A turn of the clock: reports the sessions that were heard of, drops connections that never asked for one.
     pub fn tick(&mut self, now_ms: i64, out: &mut ShardOutputs) {
-        let mut touched = Vec::new();
+        let mut touched = std::mem::take(&mut self.heard);
+        touched.retain(|session| *session != SessionId::NONE);
         let mut late = Vec::new();
         for connection in self.connections.values_mut() {
-            if std::mem::take(&mut connection.touched) && connection.session != SessionId::NONE {
+            // What was heard while the session was being created counts for it.
+            if connection.session != SessionId::NONE && std::mem::take(&mut connection.touched) {
                 touched.push(connection.session);
             }
             let waited_ms = now_ms - connection.accepted_ms;
@@ -273,6 +279,7 @@ impl Shard {
             }
         }
         touched.sort();
+        touched.dedup();
         if !touched.is_empty() {
             out.to_sequencer.push(ToSequencer::Touched(touched));
         }

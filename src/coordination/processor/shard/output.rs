@@ -130,6 +130,12 @@ impl Output {
         self.held_bytes = 0;
     }
 
+    /// True when a read is not answered yet.
+    pub(super) fn has_unfilled(&self) -> bool {
+        // The front is unfilled as long as anything is: what is complete moves on at once.
+        !self.places.is_empty()
+    }
+
     /// True when everything that has a place was taken.
     pub(super) fn is_drained(&self) -> bool {
         self.ready.is_empty() && self.places.is_empty()

@@ -309,7 +309,12 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         connection.packets_sent += 1;
         connection.output.fill(place, position, bytes);
+        let resumes = !connection.output.has_unfilled() && !connection.waiting.is_empty();
         Self::mark_dirty(connection, out);
+        if resumes {
+            coverage::mark("request-waited-for-reads");
+            self.pump(number, out);
+        }
     }
 
     /// A read with a watch was answered: its registration, or the event that has consumed it, stays or loses a reason.

@@ -144,7 +144,9 @@ impl Shard {
             self.forward_request(number, sequence, header, request, record, out);
             return Turn::Taken;
         }
-        if !connection.unanswered.is_empty() {
+        // Whether a watch is there depends on how the reads before it end (rule A9).
+        let needs_reads = matches!(request, Ok(Request::CheckWatches { .. } | Request::RemoveWatches { .. }));
+        if !connection.unanswered.is_empty() || (needs_reads && connection.output.has_unfilled()) {
             return Turn::WaitForAnswers;
         }
         let needed = if planted::is("a3-no-released-check") { Zxid::ZERO } else { released };
