@@ -35,11 +35,22 @@ const NODES_MAX: usize = 60;
 /// A write.
 #[derive(Clone, Debug)]
 enum Write {
-    Create { path: String, data: Vec<u8> },
-    Set { path: String, data: Vec<u8> },
+    Create {
+        path: String,
+        data: Vec<u8>,
+    },
+    Set {
+        path: String,
+        data: Vec<u8>,
+    },
     /// The same value for two nodes, in one transaction.
-    SetBoth { paths: [String; 2], data: Vec<u8> },
-    Delete { path: String },
+    SetBoth {
+        paths: [String; 2],
+        data: Vec<u8>,
+    },
+    Delete {
+        path: String,
+    },
 }
 
 /// What is known of a node: data, version, and the zxid of its last change when that was acknowledged.
@@ -89,7 +100,10 @@ impl Model {
 enum Sent {
     Write,
     /// A read, and what it must find: a session sees its own writes.
-    Read { path: String, expected: Node },
+    Read {
+        path: String,
+        expected: Node,
+    },
 }
 
 /// A connection, and the truth about what it did.

@@ -101,9 +101,8 @@ impl Stopped {
 
     fn read_blocks(&self) -> Vec<Block> {
         let names = fs::read_dir(self.log_directory()).expect("the directory is listed");
-        let mut lives: Vec<Life> = names
-            .filter_map(|entry| Life::from_file_name(entry.expect("an entry").file_name().to_str()?))
-            .collect();
+        let mut lives: Vec<Life> =
+            names.filter_map(|entry| Life::from_file_name(entry.expect("an entry").file_name().to_str()?)).collect();
         lives.sort();
         let mut blocks = Vec::new();
         for life in lives {
@@ -212,8 +211,9 @@ fn damage_at_random_places_is_refused_exactly_where_something_was_written() {
                 // Padding holds nothing; a start adds a segment and so changes the log, so look without one.
                 let bytes = fs::read(stopped.file(block.life)).expect("the segment is read");
                 let header = stopped.header(block.life);
-                let good = inspect_segment(&header, &bytes)
-                    .any(|report| report.offset == block.header.offset && matches!(report.status, BlockStatus::Good(_)));
+                let good = inspect_segment(&header, &bytes).any(|report| {
+                    report.offset == block.header.offset && matches!(report.status, BlockStatus::Good(_))
+                });
                 assert!(good, "the block at {} does not depend on its padding", block.header.offset);
             }
             stopped.flip_bit(block.life, at, bit);

@@ -151,8 +151,7 @@ impl Client {
     pub fn finish_greeting(&mut self) -> io::Result<()> {
         let body = self.frame()?;
         let answer = ConnectResponse::decode(&body).map_err(io::Error::other)?;
-        self.session =
-            Session { id: answer.session_id, password: answer.password, timeout_ms: answer.timeout_ms };
+        self.session = Session { id: answer.session_id, password: answer.password, timeout_ms: answer.timeout_ms };
         Ok(())
     }
 

@@ -20,9 +20,9 @@ use crate::coordination::processor::{ApplyError, Sequencer, SequencerConfig, Sha
 use crate::coordination::session::{SessionIds, SessionTable};
 use crate::coordination::tree::{DataTree, ShardMap};
 use crate::runtime::{
-    BoundListener, ConnectionLimit, Listener, Mesh, PeerLimit, Queue, RuntimeError, ShardContext, ShardResult, ShardsConfig,
-    ShardsHandle, StopSignal, Watchdog, WatchdogConfig, bind_listeners, clock, preflight, run_shards, sleep, spawn,
-    watchdog,
+    BoundListener, ConnectionLimit, Listener, Mesh, PeerLimit, Queue, RuntimeError, ShardContext, ShardResult,
+    ShardsConfig, ShardsHandle, StopSignal, Watchdog, WatchdogConfig, bind_listeners, clock, preflight, run_shards,
+    sleep, spawn, watchdog,
 };
 use crate::storage::{Backend, Storage, StorageError};
 use std::net::{SocketAddr, ToSocketAddrs};
