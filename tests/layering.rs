@@ -23,6 +23,8 @@ const PURE: &[&str] = &[
     "coordination/persistence/log_damage.rs",
     "coordination/persistence/snapshot_format.rs",
     "coordination/persistence/snapshot_part.rs",
+    "coordination/persistence/snapshot_policy.rs",
+    "coordination/server/snapshot_scan.rs",
     "coordination/admin",
     "metrics",
 ];

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bench;
+mod inspect;
 mod one_shard;
 mod serve;
 mod zk;
@@ -24,6 +25,8 @@ enum Command {
     Dev(serve::DevArgs),
     /// Look at and change znodes, as a client
     Zk(zk::ZkArgs),
+    /// Show what is in a data directory, a log segment or a snapshot file, and whether it is whole
+    Inspect(inspect::InspectArgs),
     /// Measure a server
     Bench(bench::BenchArgs),
 }
@@ -37,6 +40,7 @@ pub fn main() -> ExitCode {
         Command::Server(args) => serve::server(args),
         Command::Dev(args) => serve::dev(args),
         Command::Zk(args) => zk::run(args).map_err(Into::into),
+        Command::Inspect(args) => inspect::run(args),
         Command::Bench(args) => bench::run(args).map_err(Into::into),
     };
     match result {

@@ -77,7 +77,8 @@ pub struct ServerConfig {
     pub fsync_warning_threshold_ms: u32,
     /// `autopurge.snapRetainCount`.
     pub snap_retain_count: u32,
-    /// `autopurge.purgeInterval`; `None` is never.
+    /// `autopurge.purgeInterval`: old snapshots and the log below them are removed at least this often, and after each
+    /// snapshot; `None` is never.
     pub purge_interval_hours: Option<u32>,
     /// `4lw.commands.whitelist`, as written.
     pub four_letter_whitelist: String,
@@ -127,12 +128,13 @@ pub fn parse(file_name: &str, bytes: &[u8], overrides: &[String], jvm_flags: &[S
 
 impl ServerConfig {
     /// The configuration of `ringkeeper dev`: data under `data_dir`, port 2181 on the loopback address, ticks of two
-    /// seconds, every four-letter word.
+    /// seconds, every four-letter word; old snapshots and logs are purged.
     pub fn for_dev(data_dir: PathBuf) -> ServerConfig {
         ServerConfig {
             client_port: limits::CLIENT_PORT_SAMPLE,
             client_port_address: Some("127.0.0.1".to_owned()),
             four_letter_whitelist: "*".to_owned(),
+            purge_interval_hours: Some(1),
             ..ServerConfig::with_defaults(data_dir, limits::TICK_TIME_MS_SAMPLE)
         }
     }

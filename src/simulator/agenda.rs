@@ -47,15 +47,13 @@ pub(super) enum Inside {
     Publish(usize),
     /// A shard looks at the words of all.
     Floor(usize),
-    /// A slice of a snapshot.
-    Snapshot,
 }
 
 impl Event {
     /// True for what comes again and again without anybody waiting for it.
     fn is_periodic(self) -> bool {
-        use Inside::{Floor, LogIdle, Publish, SequencerTick, ShardTick};
-        matches!(self, Event::Inside(_, ShardTick(_) | SequencerTick | Publish(_) | Floor(_) | LogIdle))
+        use Inside::{Floor, Publish, SequencerTick, ShardTick};
+        matches!(self, Event::Inside(_, ShardTick(_) | SequencerTick | Publish(_) | Floor(_)))
     }
 }
 

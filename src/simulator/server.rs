@@ -166,7 +166,6 @@ impl Server {
             | Inside::ShardTick(shard)
             | Inside::Publish(shard)
             | Inside::Floor(shard) => shard,
-            Inside::Snapshot => 0,
         }
     }
 
@@ -179,7 +178,7 @@ impl Server {
         match event {
             Inside::ToSequencer(from) => {
                 if let Some(message) = self.to_sequencer[from].pop(machine) {
-                    self.to_sequencer(machine, from, message);
+                    self.give_sequencer(machine, from, message);
                 }
             }
             Inside::ToShard(shard) => {
@@ -277,7 +276,7 @@ impl Server {
         }
     }
 
-    fn to_sequencer(&mut self, machine: &mut Machine, from: usize, message: ToSequencer) {
+    fn give_sequencer(&mut self, machine: &mut Machine, from: usize, message: ToSequencer) {
         let mut out = SequencerOutputs::default();
         self.sequencer.receive(ShardId(from as u16), message, machine.now_ms(), &mut out);
         self.deliver(machine, out);
@@ -288,7 +287,7 @@ impl Server {
         // Queued touches are read first (rule B13).
         for from in 0..self.shards.len() {
             while let Some(message) = self.to_sequencer[from].pop(machine) {
-                self.to_sequencer(machine, from, message);
+                self.give_sequencer(machine, from, message);
             }
         }
         let mut out = SequencerOutputs::default();

@@ -14,6 +14,8 @@ use std::rc::Rc;
 pub(super) const STREAM_BYTES: usize = 512 << 10;
 /// Streaming requests in flight.
 const STREAM_DEPTH: usize = 4;
+/// Streaming writes in flight: enough to keep the disk busy, few enough not to keep log flushes waiting behind them.
+const APPEND_DEPTH: usize = 2;
 
 const _: () = assert!(STREAM_BYTES.is_multiple_of(BLOCK_BYTES));
 
@@ -209,7 +211,7 @@ impl Appender {
             bytes = &bytes[taken..];
             if self.filled == STREAM_BYTES {
                 self.start_write();
-                self.wait_until_in_flight(STREAM_DEPTH - 1).await?;
+                self.wait_until_in_flight(APPEND_DEPTH - 1).await?;
             }
         }
         Ok(())

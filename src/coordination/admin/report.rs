@@ -72,6 +72,8 @@ pub struct StatsReport {
     pub connections: Vec<ConnectionStats>,
     /// Further rows of `mntr`: names without `zk_`, and values.
     pub extra: Vec<(String, String)>,
+    /// Rows of `envi` behind the version: names as ZooKeeper gives them, and values. There is no JVM, so no `java.` ones.
+    pub environment: Vec<(String, String)>,
 }
 
 /// The version text: `3.9.5-ringkeeper-0.1.0, built on DATE`.
@@ -101,8 +103,18 @@ pub fn render(word: FourLetterWord, report: &StatsReport) -> String {
         FourLetterWord::Srvr => version_line() + &server_lines(&report.server),
         FourLetterWord::Stat => version_line() + &connection_lines(&report.connections) + &server_lines(&report.server),
         FourLetterWord::Mntr => monitor_lines(report),
+        FourLetterWord::Envi => environment_lines(report),
         _ => format!("{} is not implemented in this version.\n", word.name()),
     }
+}
+
+fn environment_lines(report: &StatsReport) -> String {
+    let mut text = format!("Environment:\nzookeeper.version={}\n", version());
+    for (name, value) in &report.environment {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name}={value}");
+    }
+    text
 }
 
 fn version_line() -> String {
@@ -219,6 +231,7 @@ mod tests {
                 connection("[::ffff:10.0.0.1]:8", 0),
             ],
             extra: vec![("commit_count".to_owned(), "15".to_owned())],
+            environment: vec![("os.name".to_owned(), "Linux".to_owned())],
         }
     }
 

@@ -4,7 +4,8 @@
 //!
 //! Reading order: [`log_format`] (the bytes), [`log_writer`] (what is written when, and the driver's duties),
 //! [`log_chain`], [`log_recovery`] and [`log_damage`] (what a start may believe), then [`snapshot_format`] and
-//! [`snapshot_part`]. Then the drivers, which do the IO: [`data_dir`], [`txn_log`].
+//! [`snapshot_part`], [`snapshot_policy`] (when one is due). Then the drivers, which do the IO: [`data_dir`], [`txn_log`],
+//! [`snapshot`].
 
 pub mod log_format;
 pub mod log_writer;
@@ -19,7 +20,10 @@ pub mod log_recovery;
 pub mod snapshot_format;
 pub mod snapshot_part;
 
+pub mod snapshot_policy;
+
 pub mod data_dir;
+pub mod snapshot;
 pub mod txn_log;
 
 #[cfg(test)]
@@ -28,5 +32,7 @@ mod log_crash_tests;
 mod log_hazard_tests;
 #[cfg(test)]
 mod log_test_disk;
+#[cfg(test)]
+mod snapshot_files_tests;
 #[cfg(test)]
 mod snapshot_tests;

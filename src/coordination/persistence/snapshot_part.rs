@@ -198,6 +198,11 @@ impl PartReader {
         }
     }
 
+    /// Where the piece begins that is being read, bytes: for the text of a fault that only the caller sees.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// Takes the next bytes of the file; `sink` gets each record that is complete.
     pub fn feed(&mut self, bytes: &[u8], sink: &mut impl FnMut(SnapshotRecord<'_>)) -> Result<(), SnapshotError> {
         if let Some(error) = self.failed {

@@ -86,7 +86,7 @@ impl TxnLog {
         new_stream_id: u64,
         mut sink: impl FnMut(Zxid, &[u8]),
     ) -> Result<OpenedLog, TxnLogError> {
-        let (lives, spares) = Self::list(&storage, directory).await?;
+        let (lives, spares) = Self::list_files(&storage, directory).await?;
         let recovered = Self::recover(&storage, directory, &lives, &spares, from, discard_after, &mut sink).await?;
         let start = recovered.resume(new_stream_id).map_err(|damage| TxnLogError::Damaged {
             directory: directory.display().to_string(),
@@ -96,7 +96,11 @@ impl TxnLog {
         let (end, notice) = match &recovered.verdict {
             Verdict::TornTail { end, life, offset } => {
                 let file = directory.join(life.file_name());
-                let notice = format!("{}: cut an unfinished write at byte {offset}, after {end}", file.display());
+                let file = file.display();
+                let notice = match discard_after {
+                    Some(_) => format!("{file}: everything after {end} is given up from byte {offset} on, as asked"),
+                    None => format!("{file}: cut an unfinished write at byte {offset}, after {end}"),
+                };
                 (*end, Some(notice))
             }
             _ => (start.keep_to, None),
@@ -120,7 +124,12 @@ impl TxnLog {
         Ok(OpenedLog { log, end, notice })
     }
 
-    async fn list(storage: &Storage, directory: &Path) -> Result<(Vec<Life>, Vec<Life>), StorageError> {
+    /// Whether there is a log in `directory` at all.
+    pub async fn exists(storage: &Storage, directory: &Path) -> Result<bool, StorageError> {
+        Ok(!Self::list_files(storage, directory).await?.0.is_empty())
+    }
+
+    async fn list_files(storage: &Storage, directory: &Path) -> Result<(Vec<Life>, Vec<Life>), StorageError> {
         let entries = storage.list(directory).await?;
         let lives = entries.iter().filter_map(|entry| Life::from_file_name(&entry.name)).collect();
         let spares = entries.iter().filter_map(|entry| Life::from_spare_file_name(&entry.name)).collect();
@@ -223,6 +232,8 @@ impl TxnLog {
         let mut writer = self.writer.borrow_mut();
         let durable = writer.on_flushed(outcome.map_err(|error| error.to_string()))?;
         writer.give_back(plan.bytes);
+        // Segments are filled one after the other: earlier ones are not written any more, and need not stay open.
+        self.files.borrow_mut().retain(|life, _| *life >= plan.life);
         Ok(durable)
     }
 
@@ -281,9 +292,22 @@ impl TxnLog {
         }
     }
 
+    /// A file to recycle as a segment of this size. Spares of another size, from before `preAllocSize` changed, are removed: a
+    /// segment's file is as long as its header says.
+    async fn take_spare(&self, segment_bytes: u64) -> Result<Option<Life>, StorageError> {
+        loop {
+            let Some(life) = self.spares.borrow_mut().pop_front() else { return Ok(None) };
+            let path = self.directory.join(life.spare_file_name());
+            if self.storage.file_bytes(&path).await? == segment_bytes {
+                return Ok(Some(life));
+            }
+            self.storage.remove(&path).await?;
+        }
+    }
+
     async fn make_segment(&self, spec: &SegmentSpec) -> Result<LogFile, StorageError> {
         let path = self.directory.join(spec.life.file_name());
-        let spare = self.spares.borrow_mut().pop_front();
+        let spare = self.take_spare(spec.segment_bytes).await?;
         let made_at = match spare {
             Some(life) => self.directory.join(life.spare_file_name()),
             None => self.directory.join(spec.life.spare_file_name()),
@@ -313,6 +337,20 @@ impl TxnLog {
                 self.storage.remove(&path).await?;
             }
             self.storage.sync_directory(&self.directory).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was written above `zxid` survive a power failure where flushes are not synced (`forceSync=no`).
+    pub async fn sync_above(&self, zxid: Zxid) -> Result<(), StorageError> {
+        let written = |writer: &LogWriter| -> Vec<Life> {
+            writer.segments().filter(|segment| segment.last_zxid > zxid).map(|segment| segment.life).collect()
+        };
+        let lives = written(&self.writer.borrow());
+        for life in lives {
+            let file = self.storage.open_log_file(&self.directory.join(life.file_name())).await?;
+            file.sync().await?;
+            file.close().await?;
         }
         Ok(())
     }

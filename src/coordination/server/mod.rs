@@ -5,15 +5,23 @@
 //! driver delivers what the cores put out, hands message batches to the mesh, and sends what each connection has ready in
 //! one send.
 //!
-//! Start: shard 0 reads the log and hands its transactions to all shards through the same FIFO that commits take; when
-//! the opening record of the new epoch is durable and handed over, every shard opens its listener.
+//! Start ([`recovery`]): shard 0 reads the newest snapshot, then the log, and hands both to all shards through the same FIFO
+//! that commits take; when the opening record of the new epoch is durable and handed over, every shard opens its listener.
+//! From then on snapshots are written while the server runs ([`snapshots`]).
 
 mod connection;
 mod message;
+mod recovery;
 mod report;
 mod sequencer_driver;
 mod shard_driver;
+mod snapshot_load;
+mod snapshot_scan;
+mod snapshots;
 mod start;
 mod words;
 
 pub use start::{Server, ServerError, ServerOptions};
+
+#[cfg(test)]
+mod snapshot_tests;

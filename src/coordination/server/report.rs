@@ -96,7 +96,31 @@ fn sum_up(driver: &ShardDriver, reports: Vec<ShardReport>) -> StatsReport {
     let (open, max) = descriptors();
     server.open_file_descriptor_count = open;
     server.max_file_descriptor_count = max;
-    StatsReport { is_serving: driver.is_serving(), server, connections, extra: counters.rows() }
+    StatsReport {
+        is_serving: driver.is_serving(),
+        server,
+        connections,
+        extra: counters.rows(),
+        environment: environment(),
+    }
+}
+
+/// What `envi` tells of the machine and the user.
+fn environment() -> Vec<(String, String)> {
+    let system = rustix::system::uname();
+    let of = |name: &str| std::env::var(name).unwrap_or_default();
+    let directory = std::env::current_dir().map_or_else(|_| String::new(), |path| path.display().to_string());
+    [
+        ("host.name", system.nodename().to_string_lossy().into_owned()),
+        ("os.name", system.sysname().to_string_lossy().into_owned()),
+        ("os.arch", system.machine().to_string_lossy().into_owned()),
+        ("os.version", system.release().to_string_lossy().into_owned()),
+        ("user.name", of("USER")),
+        ("user.home", of("HOME")),
+        ("user.dir", directory),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
 }
 
 /// Files open in this process, and how many it may open.

@@ -2,6 +2,7 @@
 
 use super::message::ShardMessage;
 use super::shard_driver::ShardDriver;
+use super::snapshots::Snapshots;
 use super::start::ServerError;
 use crate::base::{ShardId, Zxid};
 use crate::coordination::persistence::log_writer::Refusal;
@@ -25,18 +26,23 @@ pub struct SequencerDriver {
     sequencer: RefCell<Sequencer>,
     outputs: RefCell<SequencerOutputs>,
     log: Rc<TxnLog>,
+    snapshots: Rc<Snapshots>,
     refusing: Cell<bool>,
+    /// Bytes appended since they were last counted.
+    appended_bytes: Cell<u64>,
     commits: Cell<u64>,
     flushes: RefCell<Counters>,
 }
 
 impl SequencerDriver {
-    /// A driver that appends to `log`.
-    pub fn new(sequencer: Sequencer, log: Rc<TxnLog>) -> Rc<SequencerDriver> {
+    /// A driver that appends to `log`, and says how much to `snapshots`.
+    pub fn new(sequencer: Sequencer, log: Rc<TxnLog>, snapshots: Rc<Snapshots>) -> Rc<SequencerDriver> {
         Rc::new(SequencerDriver {
             sequencer: RefCell::new(sequencer),
             outputs: RefCell::new(SequencerOutputs::default()),
             log,
+            snapshots,
+            appended_bytes: Cell::new(0),
             refusing: Cell::new(false),
             commits: Cell::new(0),
             flushes: RefCell::new(Counters::default()),
@@ -51,6 +57,11 @@ impl SequencerDriver {
     /// The log.
     pub fn log(&self) -> &Rc<TxnLog> {
         &self.log
+    }
+
+    /// The snapshots.
+    pub fn snapshots(&self) -> &Rc<Snapshots> {
+        &self.snapshots
     }
 
     /// A message from a shard.
@@ -69,13 +80,17 @@ impl SequencerDriver {
         let mut sequencer = self.sequencer.borrow_mut();
         let before = sequencer.handed();
         sequencer.durable(zxid, &mut self.outputs.borrow_mut());
-        self.commits.set(self.commits.get() + (sequencer.handed().0.wrapping_sub(before.0) & u64::from(u32::MAX)));
+        let handed = sequencer.handed();
+        let same_epoch = handed.epoch() == before.epoch();
+        let committed = if same_epoch { handed.0 - before.0 } else { u64::from(handed.counter()) + 1 };
+        self.commits.set(self.commits.get() + committed);
         drop(sequencer);
         let (count, _, max_us) = self.log.take_flush_times();
         for _ in 0..count {
             self.flushes.borrow_mut().fsync_latency.record_us(max_us);
         }
         driver.turn();
+        self.snapshots.committed(committed, self.appended_bytes.take());
     }
 
     /// Validates what can be validated, gives it to the log, and delivers what the shards must know. True when something was
@@ -138,17 +153,18 @@ impl SequencerDriver {
     fn append(&self, driver: &Rc<ShardDriver>) {
         let mut log = self.log.writer().borrow_mut();
         let mut failed = None;
-        let mut appended = false;
+        let mut appended_bytes = 0;
         self.sequencer.borrow_mut().new_proposals(|zxid, txn| {
-            appended = true;
+            appended_bytes += txn.len() as u64;
             if let Err(error) = log.append(zxid, txn) {
                 failed.get_or_insert(error);
             }
         });
         drop(log);
+        self.appended_bytes.set(self.appended_bytes.get() + appended_bytes);
         if let Some(error) = failed {
             driver.fail(ServerError::LogStopped(error.to_string()));
-        } else if appended {
+        } else if appended_bytes > 0 {
             self.log.kick();
         }
     }
@@ -194,6 +210,7 @@ impl SequencerDriver {
     pub fn add_to(&self, counters: &mut Counters) {
         counters.commits += self.commits.get();
         counters.fsync_latency.merge(&self.flushes.borrow().fsync_latency);
+        self.snapshots.add_to(counters);
     }
 
     /// What a batch of the log looks like to a shard.

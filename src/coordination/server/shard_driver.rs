@@ -1,17 +1,20 @@
 //! One shard on its executor.
 
 use super::connection::ClientConnection;
-use super::message::ShardMessage;
+use super::message::{ShardMessage, SnapshotLoad};
 use super::report::{Gathering, ShardReport};
 use super::sequencer_driver::SequencerDriver;
+use super::snapshot_load::{PartFault, SnapshotLoader};
+use super::snapshots;
 use super::start::ServerError;
 use super::words::Words;
 use crate::base::ShardId;
 use crate::coordination::admin::{ConnectionStats, Whitelist};
+use crate::coordination::persistence::snapshot::SnapshotFiles;
 use crate::coordination::processor::message::{ToSequencer, ToShard};
 use crate::coordination::processor::{Shard, ShardOutputs};
 use crate::metrics::Counters;
-use crate::runtime::{LocalNotify, MeshEnd, clock};
+use crate::runtime::{LocalNotify, MeshEnd, Queue, clock, spawn};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -34,6 +37,9 @@ pub struct ShardDriver {
     counters: RefCell<Counters>,
     gathering: RefCell<Gathering>,
     whitelist: Whitelist,
+    snapshots: SnapshotFiles,
+    /// While the server loads a snapshot.
+    loader: RefCell<Option<SnapshotLoader>>,
     started_ms: u64,
     serving: Cell<bool>,
     /// Raised when [`ShardMessage::Serve`] has come.
@@ -49,7 +55,13 @@ const SPARE_BUFFER_BYTES_MAX: usize = 256 << 10;
 
 impl ShardDriver {
     /// A driver for `shard`, which has applied nothing yet.
-    pub fn new(shard: Shard, mesh: MeshEnd<ShardMessage>, words: Arc<Words>, whitelist: Whitelist) -> Rc<ShardDriver> {
+    pub fn new(
+        shard: Shard,
+        mesh: MeshEnd<ShardMessage>,
+        words: Arc<Words>,
+        whitelist: Whitelist,
+        snapshots: SnapshotFiles,
+    ) -> Rc<ShardDriver> {
         Rc::new(ShardDriver {
             shard: RefCell::new(shard),
             outputs: RefCell::new(ShardOutputs::default()),
@@ -61,6 +73,8 @@ impl ShardDriver {
             counters: RefCell::new(Counters::default()),
             gathering: RefCell::new(Gathering::default()),
             whitelist,
+            snapshots,
+            loader: RefCell::new(None),
             started_ms: clock::monotonic_ms(),
             serving: Cell::new(false),
             serve: LocalNotify::new(),
@@ -92,6 +106,11 @@ impl ShardDriver {
     /// Words that may be asked for.
     pub fn whitelist(&self) -> &Whitelist {
         &self.whitelist
+    }
+
+    /// Where snapshots are.
+    pub fn snapshots(&self) -> &SnapshotFiles {
+        &self.snapshots
     }
 
     /// Reports being gathered here.
@@ -172,6 +191,11 @@ impl ShardDriver {
                 self.shard.borrow_mut().on_peer(from, message, &mut self.outputs.borrow_mut());
             }
             ShardMessage::ToSequencer(message) => self.to_sequencer(from, message),
+            ShardMessage::Load(message) => self.load(message),
+            ShardMessage::SnapshotWanted(start) => {
+                spawn(Queue::Background, snapshots::write_part(self.clone(), start));
+            }
+            ShardMessage::SnapshotPart(outcome) => self.snapshot_part(*outcome),
             ShardMessage::Serve => self.start_serving(),
             ShardMessage::Resume => self.resume_connections(),
             ShardMessage::ReportWanted(ticket) => {
@@ -186,6 +210,49 @@ impl ShardDriver {
             Some(sequencer) => sequencer.receive(from, message),
             None => self.send(ShardId(0), ShardMessage::ToSequencer(message)),
         }
+    }
+
+    /// A part of a snapshot is written, or failed: shard 0 wants to know.
+    pub fn snapshot_part(&self, outcome: snapshots::PartOutcome) {
+        match &*self.sequencer.borrow() {
+            Some(sequencer) => sequencer.snapshots().part_arrived(outcome),
+            None => self.send(ShardId(0), ShardMessage::SnapshotPart(Box::new(outcome))),
+        }
+    }
+
+    /// The next of the snapshot that the server starts from.
+    pub fn load(&self, message: SnapshotLoad) {
+        match message {
+            SnapshotLoad::Begin(manifest) => {
+                let loader = SnapshotLoader::begin(manifest, &mut self.shard.borrow_mut());
+                *self.loader.borrow_mut() = Some(loader);
+            }
+            // What is wrong with the bytes, shard 0 has found as well, and begins another snapshot.
+            SnapshotLoad::Piece { part, bytes } => drop(self.load_piece(part, &bytes)),
+            SnapshotLoad::End => {
+                if let Err(fault) = self.end_load() {
+                    self.fail(ServerError::SnapshotDiffers { shard: self.id(), part: fault.part, error: fault.error });
+                }
+            }
+            SnapshotLoad::None => {
+                *self.loader.borrow_mut() = None;
+                self.shard.borrow_mut().start_empty();
+            }
+        }
+    }
+
+    /// The next bytes of a part of the snapshot that is being loaded.
+    pub fn load_piece(&self, part: u32, bytes: &[u8]) -> Result<(), PartFault> {
+        match &mut *self.loader.borrow_mut() {
+            Some(loader) => loader.feed(&mut self.shard.borrow_mut(), part, bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// The snapshot was fed.
+    pub fn end_load(&self) -> Result<(), PartFault> {
+        let loader = self.loader.borrow_mut().take();
+        loader.map_or(Ok(()), |loader| loader.end(&mut self.shard.borrow_mut()))
     }
 
     /// A message from the sequencer.
@@ -301,11 +368,6 @@ impl ShardDriver {
     pub fn remove_connection(&self, number: u64) {
         self.connections.borrow_mut().remove(&number);
         self.shard.borrow_mut().disconnect(number);
-    }
-
-    /// Connections open now from `peer`.
-    pub fn connections_from(&self, peer: std::net::IpAddr) -> usize {
-        self.connections.borrow().values().filter(|connection| connection.peer().ip() == peer).count()
     }
 
     /// A connection was closed at once because of a limit.

@@ -2,8 +2,10 @@
 
 use super::connection;
 use super::message::ShardMessage;
+use super::recovery::recover;
 use super::sequencer_driver::SequencerDriver;
 use super::shard_driver::ShardDriver;
+use super::snapshots::Snapshots;
 use super::words::Words;
 use crate::base::{ShardId, Zxid};
 use crate::config::{self, ServerConfig};
@@ -11,18 +13,20 @@ use crate::coordination::admin::Whitelist;
 use crate::coordination::auth::{AuthConfig, DigestAlgorithm};
 use crate::coordination::persistence::data_dir::{DataDir, DataDirError};
 use crate::coordination::persistence::log_writer::LogConfig;
-use crate::coordination::persistence::txn_log::{TxnLog, TxnLogError};
+use crate::coordination::persistence::snapshot::SnapshotFiles;
+use crate::coordination::persistence::snapshot_format::SnapshotError;
+use crate::coordination::persistence::txn_log::TxnLogError;
 use crate::coordination::processor::{ApplyError, Sequencer, SequencerConfig, Shard, ShardConfig};
 use crate::coordination::session::{SessionIds, SessionTable};
 use crate::coordination::tree::{DataTree, ShardMap};
 use crate::runtime::{
-    BoundListener, ConnectionLimit, Listener, Mesh, Queue, RuntimeError, ShardContext, ShardResult, ShardsConfig,
-    ShardsHandle, StopSignal, Watchdog, WatchdogConfig, bind_listeners, clock, preflight, run_shards, sleep, spawn,
-    watchdog,
+    BoundListener, ConnectionLimit, Listener, Mesh, PeerLimit, Queue, RuntimeError, ShardContext, ShardResult,
+    ShardsConfig, ShardsHandle, StopSignal, Watchdog, WatchdogConfig, bind_listeners, clock, preflight, run_shards,
+    sleep, spawn, watchdog,
 };
-use crate::storage::{Backend, Storage};
-use bytes::{BufMut, Bytes, BytesMut};
+use crate::storage::{Backend, Storage, StorageError};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
@@ -46,6 +50,67 @@ pub enum ServerError {
     /// The log takes nothing any more; what was acknowledged is safe.
     #[error("{0}; the server stops, what it acknowledged is on disk. Check the disk and start it again")]
     LogStopped(String),
+    /// The directory of the snapshots cannot be used.
+    #[error("snapshots: {0}")]
+    Snapshots(StorageError),
+    /// The log and the snapshots do not meet.
+    #[error(
+        "the transaction log in {log} begins after zxid {begins_after} only, but {found}: what lies between is missing. \
+         Restore a newer snapshot to {snapshots}, or the older files of the log, from a copy", log = log.display(),
+        snapshots = snapshots.display()
+    )]
+    LogBeginsTooLate {
+        /// Where the log is.
+        log: PathBuf,
+        /// Records above this are there.
+        begins_after: Zxid,
+        /// Where the snapshots are.
+        snapshots: PathBuf,
+        /// What there is of snapshots.
+        found: String,
+    },
+    /// Acknowledged records are missing at the end of the log.
+    #[error(
+        "the transaction log in {log} ends at zxid {log_end}, but {snapshot} was written when it was durable to \
+         {snapshot_end}: acknowledged writes are missing. Restore the log's files from a copy; or, to give up everything after \
+         an older snapshot, start once with --discard-after and its end, which `ringkeeper inspect` shows",
+        log = log.display(), snapshot = snapshot.display()
+    )]
+    LogEndsTooEarly {
+        /// Where the log is.
+        log: PathBuf,
+        /// Its last record.
+        log_end: Zxid,
+        /// The manifest that says so.
+        snapshot: PathBuf,
+        /// What it says.
+        snapshot_end: Zxid,
+    },
+    /// There are snapshots and no log.
+    #[error(
+        "there is no transaction log in {log}, but there is {snapshot}. Check dataLogDir, or restore the log's files from a \
+         copy{way_out}", log = log.display(), snapshot = snapshot.display()
+    )]
+    LogMissing {
+        /// Where the log should be.
+        log: PathBuf,
+        /// The newest manifest.
+        snapshot: PathBuf,
+        /// What else can be done, if anything.
+        way_out: String,
+    },
+    /// One shard read something else than shard 0: memory or disk cannot be trusted.
+    #[error(
+        "part {part} of the snapshot reads differently on shard {shard} ({error}): check this machine's memory and disk"
+    )]
+    SnapshotDiffers {
+        /// The shard.
+        shard: ShardId,
+        /// The part.
+        part: u32,
+        /// What it found.
+        error: SnapshotError,
+    },
     /// A committed transaction cannot be applied.
     #[error("{0}; the server stops rather than serve a wrong tree. Please report this with the output of `inspect`")]
     Apply(ApplyError),
@@ -94,6 +159,7 @@ struct Shared {
     directories: DataDir,
     listeners: Mutex<Vec<Option<BoundListener>>>,
     limit: ConnectionLimit,
+    peers: PeerLimit,
     mesh: Mesh<ShardMessage>,
     words: Arc<Words>,
     map: ShardMap,
@@ -104,8 +170,6 @@ struct Shared {
     serving: mpsc::Sender<()>,
 }
 
-/// Bytes of replayed transactions handed over at once.
-const REPLAY_BATCH_BYTES: usize = 1 << 20;
 /// Requests of one connection under way before its socket is left alone.
 const REQUESTS_PER_CONNECTION_MAX: usize = 1000;
 /// Output of one connection held before its socket is left alone.
@@ -143,6 +207,7 @@ impl Server {
             mesh: Mesh::new(shards),
             words: Arc::new(Words::new(shards)),
             limit: ConnectionLimit::new(connections_max),
+            peers: PeerLimit::new(config.max_client_cnxns.map_or(usize::MAX, |max| max as usize)),
             listeners: Mutex::new(listeners.into_iter().map(Some).collect()),
             counters: Mutex::new(counters),
             stop: stop.clone(),
@@ -246,7 +311,9 @@ async fn serve_shard(shared: &Arc<Shared>, id: ShardId) -> Result<(), ServerErro
     let tree = DataTree::new(id, &shared.map, shared.boot);
     let shard = Shard::new(shard_config(shared, id), tree, SessionTable::default(), Zxid::ZERO, Zxid::ZERO);
     let whitelist = Whitelist::parse(&shared.config.four_letter_whitelist);
-    let driver = ShardDriver::new(shard, mesh, shared.words.clone(), whitelist);
+    let storage = Storage::new(shared.options.backend.clone());
+    let snapshots = SnapshotFiles::new(storage, &shared.directories.snapshots);
+    let driver = ShardDriver::new(shard, mesh, shared.words.clone(), whitelist, snapshots);
     for peer in shared.map.all().filter(|peer| *peer != id) {
         spawn(Queue::Serving, receive(driver.clone(), peer));
     }
@@ -288,43 +355,14 @@ async fn receive(driver: Rc<ShardDriver>, peer: ShardId) {
 
 /// Recovers, opens the epoch, and tells every shard to serve.
 async fn start_sequencer(shared: &Arc<Shared>, driver: &Rc<ShardDriver>) -> Result<(), ServerError> {
-    let storage = Storage::new(shared.options.backend.clone());
     let log_config = LogConfig {
         segment_bytes: u64::from(shared.config.pre_alloc_size_kib) << 10,
         flush_bytes_max: FLUSH_BYTES_MAX,
         sync: shared.config.force_sync,
         ..LogConfig::default()
     };
-    let started_ms = clock::monotonic_ms();
-    let mut replay = Replay::default();
-    let opened = TxnLog::open(
-        storage,
-        &shared.directories.log,
-        log_config,
-        Zxid::ZERO,
-        shared.options.discard_after,
-        rand::random(),
-        |_, txn| replay.add(txn),
-    )
-    .await?;
-    if let Some(notice) = &opened.notice {
-        tracing::warn!("{notice}");
-    }
-    let transactions = replay.transactions;
-    for batch in replay.finish() {
-        let message = SequencerDriver::replay(batch);
-        for other in 1..driver.shards() {
-            driver.send(ShardId(other as u16), ShardMessage::ToShard(message.clone()));
-        }
-        driver.apply(&message);
-        driver.flush_mesh();
-        crate::runtime::yield_if_needed().await;
-    }
-    tracing::info!(
-        "recovered to {} ({transactions} transactions replayed in {} ms)",
-        opened.end,
-        clock::monotonic_ms() - started_ms
-    );
+    let storage = Storage::new(shared.options.backend.clone());
+    let recovered = recover(driver, storage, &shared.directories.log, log_config, shared.options.discard_after).await?;
     let sessions = driver.core().borrow().sessions().clone();
     let config = SequencerConfig {
         local: ShardId(0),
@@ -334,41 +372,19 @@ async fn start_sequencer(shared: &Arc<Shared>, driver: &Rc<ShardDriver>) -> Resu
     };
     let ids = SessionIds::new(1, clock::wall_ms());
     let now_ms = clock::monotonic_ms() as i64;
-    let mut sequencer = Sequencer::new(config, opened.end, sessions, ids, now_ms);
+    let mut sequencer = Sequencer::new(config, recovered.log.end, sessions, ids, now_ms);
     sequencer.open_epoch(clock::wall_ms());
-    let sequencer = SequencerDriver::new(sequencer, opened.log);
+    let log = recovered.log.log;
+    let files = driver.snapshots().clone();
+    let snapshots = Snapshots::new(&shared.config, files, log.clone(), recovered.broken, recovered.replayed);
+    let sequencer = SequencerDriver::new(sequencer, log, snapshots.clone());
     driver.set_sequencer(sequencer.clone());
     spawn(Queue::LogWrite, run_flushes(driver.clone(), sequencer.clone()));
     spawn(Queue::Background, run_segments(driver.clone(), sequencer.clone()));
+    spawn(Queue::Background, snapshots.run(driver.clone()));
     driver.turn();
     spawn(Queue::Serving, announce(driver.clone(), sequencer));
     Ok(())
-}
-
-/// Transactions of the log, in batches as the shards take them.
-#[derive(Default)]
-struct Replay {
-    batches: Vec<Bytes>,
-    open: BytesMut,
-    transactions: u64,
-}
-
-impl Replay {
-    fn add(&mut self, txn: &[u8]) {
-        self.transactions += 1;
-        self.open.put_u32_le(txn.len() as u32);
-        self.open.put_slice(txn);
-        if self.open.len() >= REPLAY_BATCH_BYTES {
-            self.batches.push(self.open.split().freeze());
-        }
-    }
-
-    fn finish(mut self) -> Vec<Bytes> {
-        if !self.open.is_empty() {
-            self.batches.push(self.open.split().freeze());
-        }
-        self.batches
-    }
 }
 
 async fn run_flushes(driver: Rc<ShardDriver>, sequencer: Rc<SequencerDriver>) {
@@ -407,13 +423,13 @@ async fn serve_clients(shared: &Arc<Shared>, driver: &Rc<ShardDriver>) -> Result
     let _ = shared.serving.send(());
     while let Some(accepted) = listener.accept().await.map_err(failed)? {
         let peer = accepted.socket.peer_addr().ip();
-        let per_peer_max = shared.config.max_client_cnxns.map_or(usize::MAX, |max| max as usize);
-        if driver.connections_from(peer) >= per_peer_max {
+        let Some(peer_permit) = shared.peers.try_acquire(peer) else {
             driver.connection_rejected();
-            tracing::warn!("{peer} has {per_peer_max} connections already (maxClientCnxns); one more is closed");
+            tracing::warn!("{peer} has as many connections as maxClientCnxns allows; one more is closed");
             continue;
-        }
-        spawn(Queue::Serving, connection::serve(driver.clone(), accepted.socket, accepted.permit));
+        };
+        let permits = (accepted.permit, peer_permit);
+        spawn(Queue::Serving, connection::serve(driver.clone(), accepted.socket, permits));
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use crate::base::{ConnectionId, SessionId};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// A session that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,12 @@ impl SessionTable {
     /// True when there is none.
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
+    }
+
+    /// The sessions above `after`, by id; all of them without it. For a walk in slices: a session that exists throughout is met.
+    pub fn iter_after(&self, after: Option<SessionId>) -> impl Iterator<Item = (SessionId, &Session)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.sessions.range((from, Bound::Unbounded)).map(|(id, session)| (*id, session))
     }
 
     /// Every session, by id.

@@ -229,10 +229,12 @@ impl DataTree {
         changed || added
     }
 
-    /// Puts a node of a snapshot in its place, without history.
+    /// Puts a node of a snapshot in its place, without history. A path may come twice: deleted and created again while the
+    /// snapshot was written, it was met in two slots; the log then settles what it is.
     pub fn load(&mut self, node_path: &str, data: Option<&[u8]>, acl: AclRef, stat: &NodeStat) {
         // A child may have been loaded first, and made a place-holder of its parent.
-        let children = self.nodes.get_mut(node_path).and_then(|node| node.extra.take()).map(|extra| extra.children);
+        let loaded = self.nodes.get_mut(node_path).and_then(|node| node.extra.as_mut());
+        let children = loaded.map(|extra| std::mem::take(&mut extra.children));
         let mut node = Node::new(node_path, data, acl, stat);
         if let Some(children) = children.filter(|children| !children.is_empty()) {
             node.extra_mut().children = children;
@@ -242,12 +244,13 @@ impl DataTree {
 
     /// Makes `name` a child of `parent` while a snapshot is loaded, in whatever order the nodes come.
     pub fn load_child(&mut self, parent: &str, name: &str) {
-        if self.nodes.get(parent).is_none() {
-            self.insert(Node::new(parent, None, AclTable::OPEN, &NodeStat::default()));
-        }
         if let Some(node) = self.nodes.get_mut(parent) {
             node.extra_mut().children.insert(name);
+            return;
         }
+        let mut node = Node::new(parent, None, AclTable::OPEN, &NodeStat::default());
+        node.extra_mut().children.insert(name);
+        self.insert(node);
     }
 
     /// Number of slots a scan that starts now must visit. Nodes keep their slot for life, so every node that exists
@@ -333,6 +336,24 @@ mod tests {
         tree.keep_history(false);
         tree.apply_delete(Zxid(20), "/a");
         assert_eq!(tree.history_len(), 0);
+    }
+
+    /// A snapshot may hold a path twice, and children before parents: the index of ephemerals must name the last owner only,
+    /// or a session that is long gone keeps a lock in it.
+    #[test]
+    fn path_loaded_twice_has_one_owner_and_keeps_its_children() {
+        let mut tree = DataTree::empty(7);
+        let owned = |zxid, owner| NodeStat::created(Zxid(zxid), 0, SessionId(owner));
+        tree.load("/e", Some(b"one"), OPEN, &owned(1, 5));
+        tree.load("/e", Some(b"two!"), OPEN, &owned(3, 6));
+        assert_eq!(tree.ephemerals(SessionId(5)).len(), 0);
+        assert_eq!(tree.ephemerals(SessionId(6)).into_iter().collect::<Vec<_>>(), ["/e"]);
+        tree.load_child("/p", "x");
+        tree.load("/p", None, OPEN, &created(2));
+        tree.load_child("/p", "y");
+        tree.load("/p", None, OPEN, &created(2));
+        assert_eq!((tree.image("/p").unwrap().num_children, tree.image("/p").unwrap().stat), (2, created(2)));
+        assert_eq!((tree.len(), tree.data_bytes()), (2, 8));
     }
 
     /// The index of ephemerals is what closeSession deletes by: an entry too many deletes another session's node, one too few

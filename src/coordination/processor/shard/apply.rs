@@ -70,7 +70,7 @@ impl Shard {
         Ok(())
     }
 
-    fn owns(&self, node_path: &str) -> bool {
+    pub(super) fn owns(&self, node_path: &str) -> bool {
         self.config.map.owner(node_path) == self.config.id
     }
 

@@ -16,6 +16,7 @@
 
 mod apply;
 mod connection;
+mod load;
 mod output;
 mod read;
 mod reply;
@@ -118,16 +119,8 @@ pub struct Shard {
 impl Shard {
     /// A shard of a server that has recovered up to `applied`. Below `serve_from` the tree may be ahead of `applied` in places:
     /// it comes from a fuzzy snapshot.
-    pub fn new(
-        config: ShardConfig,
-        mut tree: DataTree,
-        sessions: SessionTable,
-        applied: Zxid,
-        serve_from: Zxid,
-    ) -> Shard {
-        // A server with one shard never reads in the past; what replay changes nobody reads before it is over.
-        tree.set_floor(if config.map.shards() == 1 { Zxid::MAX } else { applied });
-        Shard {
+    pub fn new(config: ShardConfig, tree: DataTree, sessions: SessionTable, applied: Zxid, serve_from: Zxid) -> Shard {
+        let mut shard = Shard {
             config,
             tree,
             sessions,
@@ -146,7 +139,14 @@ impl Shard {
             fired: Vec::new(),
             now_us: 0,
             heard: Vec::new(),
-        }
+        };
+        shard.forget_history();
+        shard
+    }
+
+    /// A server with one shard never reads in the past; what replay changes nobody reads before it is over.
+    fn forget_history(&mut self) {
+        self.tree.set_floor(if self.config.map.shards() == 1 { Zxid::MAX } else { self.applied });
     }
 
     /// Replay is over: from now on other shards may ask for a position that is a little behind.
