@@ -5,6 +5,7 @@
 //! after a sync of the directory. A file that is used again keeps its stale content.
 
 use super::prng::Prng;
+use crate::base::Zxid;
 use crate::coordination::persistence::log_format::Life;
 use std::collections::BTreeMap;
 
@@ -48,11 +49,13 @@ pub(super) struct Extent {
     pub(super) bytes: usize,
 }
 
-/// The log's directory.
+/// The directories of log and snapshots.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Disk {
     logs: BTreeMap<Life, File>,
     spares: BTreeMap<Life, File>,
+    parts: BTreeMap<(Zxid, u32), Vec<u8>>,
+    manifests: BTreeMap<Zxid, Vec<u8>>,
     /// How many files were made of older ones.
     pub(super) recycled: u64,
 }
@@ -143,6 +146,57 @@ impl Disk {
         if let Some(file) = self.logs.get_mut(&to.life) {
             let start = to.offset as usize;
             file.content[start..start + bytes].copy_from_slice(&copy);
+        }
+    }
+}
+
+/// Snapshots. A file is synced before it counts, so each is there, or not.
+impl Disk {
+    /// The starts of the snapshots that exist, newest first.
+    pub(super) fn manifests(&self) -> Vec<Zxid> {
+        self.manifests.keys().rev().copied().collect()
+    }
+
+    /// A manifest.
+    pub(super) fn manifest(&self, start: Zxid) -> &[u8] {
+        self.manifests.get(&start).map_or(&[], Vec::as_slice)
+    }
+
+    /// A part.
+    pub(super) fn part(&self, start: Zxid, index: u32) -> &[u8] {
+        self.parts.get(&(start, index)).map_or(&[], Vec::as_slice)
+    }
+
+    /// A part is written and synced.
+    pub(super) fn put_part(&mut self, start: Zxid, index: u32, bytes: Vec<u8>) {
+        self.parts.insert((start, index), bytes);
+    }
+
+    /// A snapshot begins to exist.
+    pub(super) fn put_manifest(&mut self, start: Zxid, bytes: Vec<u8>) {
+        self.manifests.insert(start, bytes);
+    }
+
+    /// A snapshot stops existing.
+    pub(super) fn remove_snapshot(&mut self, start: Zxid) {
+        self.manifests.remove(&start);
+        self.parts.retain(|(of, _), _| *of != start);
+    }
+
+    /// Removes parts of snapshots that never came to exist.
+    pub(super) fn remove_leftovers(&mut self) {
+        let manifests = &self.manifests;
+        self.parts.retain(|(start, _), _| manifests.contains_key(start));
+    }
+
+    /// Turns a bit somewhere in the newest snapshot, if an older one is there to take its place.
+    pub(super) fn rot_snapshot(&mut self, prng: &mut Prng) {
+        let [newest, _, ..] = self.manifests()[..] else { return };
+        let files: Vec<(Zxid, u32)> = self.parts.keys().copied().filter(|(start, _)| *start == newest).collect();
+        let file = self.parts.get_mut(&prng.choose(&files)).filter(|file| !file.is_empty());
+        if let Some(file) = file {
+            let at = prng.below(file.len() as u64) as usize;
+            file[at] ^= 1 << prng.below(8);
         }
     }
 }

@@ -3,7 +3,8 @@
 //! - [`prng`]: named streams of random numbers over the seed.
 //! - [`workload`]: the clients.
 //! - `agenda`, `machine`, `network`, `disk`, `faults`: the world that the cores run in.
-//! - `journal`: the driver of the log writer.
+//! - `journal`, `snapshots`: the drivers of the log writer, of the snapshot scan and of the loader.
+//! - `recovery`: what a server starts from.
 //! - `server`: one life of a server: the cores of production, carried by delayed channels.
 //! - [`simulation`]: one run, from the first connection to the verdict.
 //! - [`checker`]: the one-copy model and the comparison of everything that clients saw with it.
@@ -19,8 +20,10 @@ mod journal;
 mod machine;
 mod network;
 pub mod prng;
+mod recovery;
 mod server;
 pub mod simulation;
+mod snapshots;
 pub mod workload;
 
 #[cfg(test)]

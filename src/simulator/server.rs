@@ -4,25 +4,20 @@
 //! virtual time. Every channel is a FIFO; when its next message arrives is drawn.
 
 use super::agenda::Inside;
-use super::checker::history::{CommittedKind, Dump};
-use super::checker::model::ModelNode;
+use super::checker::history::Dump;
 use super::journal::{self, Journal};
 use super::machine::{Machine, Sending};
 use super::prng::Prng;
-use crate::base::{ConnectionId, SessionId, ShardId, Zxid, coverage};
-use crate::coordination::auth::AuthConfig;
+use super::recovery::{Recovered, dump, kind_of, recover};
+use super::snapshots::Snapshots;
+use crate::base::{ConnectionId, ShardId, Zxid, coverage};
 use crate::coordination::persistence::log_writer::{LogError, Refusal};
 use crate::coordination::processor::message::{Batch, PeerMessage, ToSequencer, ToShard};
-use crate::coordination::processor::txn::{Txn, TxnRecord, batch_txns};
-use crate::coordination::processor::{
-    Sequencer, SequencerConfig, SequencerOutputs, Shard, ShardConfig, ShardOutputs, Target,
-};
-use crate::coordination::session::{SessionIds, SessionTable};
-use crate::coordination::tree::{DataTree, ShardMap};
-use bytes::Bytes;
+use crate::coordination::processor::txn::batch_txns;
+use crate::coordination::processor::{Sequencer, SequencerConfig, SequencerOutputs, Shard, ShardOutputs, Target};
+use crate::coordination::session::SessionIds;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 /// Sessions of a simulated server expire in buckets of this.
 pub(super) const TICK_MS: u32 = 50;
@@ -38,8 +33,9 @@ pub(super) struct Server {
     shards: Vec<Shard>,
     sequencer: Sequencer,
     journal: Journal,
+    snapshots: Snapshots,
     to_sequencer: Vec<Fifo<ToSequencer>>,
-    to_shard: Vec<Fifo<ToShard>>,
+    to_shard: Vec<Fifo<Mail>>,
     peers: Vec<Vec<Fifo<PeerMessage>>>,
     /// Each shard's word about the oldest position that it may ask for, as the others see it.
     published: Vec<Zxid>,
@@ -49,6 +45,13 @@ pub(super) struct Server {
     partial: BTreeMap<(usize, u64), Vec<u8>>,
     /// Until when a shard's executor does not turn.
     stalled_until_us: Vec<u64>,
+}
+
+/// What travels in the FIFO to a shard.
+#[derive(Debug)]
+enum Mail {
+    Core(ToShard),
+    SnapshotWanted,
 }
 
 /// Messages on their way, and when the last of them arrives.
@@ -81,40 +84,19 @@ impl<T> Fifo<T> {
 impl Server {
     /// Starts on what the disk holds, with `shards` shards. Returns the server and the last transaction that it recovered.
     pub(super) fn start(machine: &mut Machine, shards: u16, boot: u64) -> Result<(Server, Zxid), String> {
-        let map = ShardMap::new(shards, machine.schedule.any());
-        let auth = Arc::new(AuthConfig {
-            super_digest: Some(super::checker::access::SUPER_DIGEST.to_owned()),
-            ..AuthConfig::default()
-        });
-        let shard = |id| {
-            let config = ShardConfig {
-                id,
-                map: map.clone(),
-                boot,
-                auth: auth.clone(),
-                packet_bytes_max: 0xf_ffff,
-                session_timeout_ms_min: SESSION_TIMEOUT_MS.0,
-                session_timeout_ms_max: SESSION_TIMEOUT_MS.1,
-                sessionless_timeout_ms: 10_000,
-                requests_per_connection_max: 12,
-                output_bytes_max: 16 << 10,
-            };
-            Shard::new(config, DataTree::new(id, &map, boot), SessionTable::default(), Zxid::ZERO, Zxid::ZERO)
-        };
-        let mut cores: Vec<Shard> = map.all().map(shard).collect();
-        let (recovered, records) = journal::recover(&machine.disk, Zxid::ZERO);
-        let last = replay(&records, &mut cores)?;
-        let config = SequencerConfig { local: ShardId(0), map: map.clone(), auth: auth.clone(), tick_ms: TICK_MS };
+        let Recovered { map, auth, shards, log, last, replayed, broken } = recover(machine, shards, boot)?;
+        let config = SequencerConfig { local: ShardId(0), map, auth, tick_ms: TICK_MS };
         let ids = SessionIds::new(1, machine.wall_ms());
-        let sessions = cores[0].sessions().clone();
+        let sessions = shards[0].sessions().clone();
         let mut sequencer = Sequencer::new(config, last, sessions, ids, machine.now_ms());
         sequencer.open_epoch(machine.wall_ms());
-        let count = usize::from(shards);
+        let count = shards.len();
         let mut server = Server {
             boot,
-            shards: cores,
+            shards,
             sequencer,
-            journal: Journal::start(machine, &recovered)?,
+            journal: Journal::start(machine, &log)?,
+            snapshots: Snapshots::new(replayed, broken, machine.schedule.any()),
             to_sequencer: (0..count).map(|_| Fifo::new()).collect(),
             to_shard: (0..count).map(|_| Fifo::new()).collect(),
             peers: (0..count).map(|_| (0..count).map(|_| Fifo::new()).collect()).collect(),
@@ -152,7 +134,12 @@ impl Server {
     /// The machine fails.
     pub(super) fn crash(self, machine: &mut Machine, faults: &mut Prng) -> Result<(), String> {
         let flushed = self.journal.crash(&mut machine.disk, faults);
-        journal::damage_is_noticed(&machine.disk, &flushed, Zxid::ZERO, faults)
+        let from = machine.disk.manifests().first().copied().unwrap_or(Zxid::ZERO);
+        journal::damage_is_noticed(&machine.disk, &flushed, from, faults)?;
+        if faults.percent(15) {
+            machine.disk.rot_snapshot(faults);
+        }
+        Ok(())
     }
 
     /// Which executor carries out an event.
@@ -165,7 +152,9 @@ impl Server {
             | Inside::Send(shard, _)
             | Inside::ShardTick(shard)
             | Inside::Publish(shard)
-            | Inside::Floor(shard) => shard,
+            | Inside::Floor(shard)
+            | Inside::SnapshotSlice(shard) => shard,
+            Inside::SnapshotPart => 0,
         }
     }
 
@@ -182,8 +171,11 @@ impl Server {
                 }
             }
             Inside::ToShard(shard) => {
-                if let Some(message) = self.to_shard[shard].pop(machine) {
-                    self.on_sequencer(machine, shard, &message);
+                if let Some(mail) = self.to_shard[shard].pop(machine) {
+                    match mail {
+                        Mail::Core(message) => self.on_sequencer(machine, shard, &message),
+                        Mail::SnapshotWanted => self.begin_part(machine, shard),
+                    }
                 }
             }
             Inside::Peer(from, to) => {
@@ -205,7 +197,8 @@ impl Server {
                 self.log_event(machine, result);
             }
             Inside::Recycle => self.journal.recycle_one(machine),
-            Inside::Snapshot => {}
+            Inside::SnapshotSlice(shard) => self.snapshot_slice(machine, shard),
+            Inside::SnapshotPart => self.publish_snapshot(machine),
             Inside::Send(shard, number) => self.send(machine, shard, number),
             Inside::ShardTick(shard) => {
                 let now_ms = machine.now_ms();
@@ -310,6 +303,7 @@ impl Server {
         let mut out = SequencerOutputs::default();
         self.sequencer.durable(zxid, &mut out);
         self.deliver(machine, out);
+        self.publish_snapshot(machine);
         self.wake_sequencer(machine);
     }
 
@@ -375,18 +369,59 @@ impl Server {
         for (target, message) in out.messages {
             match target {
                 Target::One(shard) => {
-                    self.to_shard[shard.index()].push(machine, message, Inside::ToShard(shard.index()));
+                    let mail = Mail::Core(message);
+                    self.to_shard[shard.index()].push(machine, mail, Inside::ToShard(shard.index()));
                 }
                 Target::All => {
-                    if let ToShard::Batch(batch) = &message {
-                        note_committed(machine, batch);
-                    }
+                    let committed = match &message {
+                        ToShard::Batch(batch) => note_committed(machine, batch),
+                        ToShard::Lookup(_) => 0,
+                    };
                     for shard in 1..self.shards.len() {
-                        self.to_shard[shard].push(machine, message.clone(), Inside::ToShard(shard));
+                        let mail = Mail::Core(message.clone());
+                        self.to_shard[shard].push(machine, mail, Inside::ToShard(shard));
                     }
                     self.on_sequencer(machine, 0, &message);
+                    if self.snapshots.committed(committed, machine.schedule.any()) {
+                        self.begin_snapshot(machine);
+                    }
                 }
             }
+        }
+    }
+
+    /// Every shard is asked for its part, through the FIFO of the commits: all of them have applied the start by then.
+    fn begin_snapshot(&mut self, machine: &mut Machine) {
+        self.snapshots.begin(self.shards[0].applied(), self.shards.len());
+        for shard in 1..self.shards.len() {
+            self.to_shard[shard].push(machine, Mail::SnapshotWanted, Inside::ToShard(shard));
+        }
+        self.begin_part(machine, 0);
+    }
+
+    fn begin_part(&mut self, machine: &mut Machine, shard: usize) {
+        self.snapshots.begin_part(shard, &self.shards[shard]);
+        machine.after(0, Inside::SnapshotSlice(shard));
+    }
+
+    fn snapshot_slice(&mut self, machine: &mut Machine, shard: usize) {
+        let records = machine.schedule.between(1, 6);
+        match self.snapshots.slice(shard, &self.shards[shard], records, &mut machine.disk) {
+            Err(fault) => machine.stopped = Some(fault),
+            Ok(true) => {
+                let delay_us = machine.channel_delay();
+                machine.after(delay_us, Inside::SnapshotPart);
+            }
+            Ok(false) => {
+                let delay_us = machine.schedule.delay(20, 3_000);
+                machine.after(delay_us, Inside::SnapshotSlice(shard));
+            }
+        }
+    }
+
+    fn publish_snapshot(&mut self, machine: &mut Machine) {
+        if let Some(oldest) = self.snapshots.publish(self.journal.durable(), &mut machine.disk) {
+            self.journal.purge_below(machine, Zxid(oldest.0 + 1));
         }
     }
 
@@ -443,70 +478,10 @@ impl Server {
     }
 }
 
-/// Applies what the disk holds. Returns the last transaction.
-fn replay(records: &[(Zxid, Vec<u8>)], shards: &mut [Shard]) -> Result<Zxid, String> {
-    let mut last = Zxid::ZERO;
-    for (zxid, record) in records {
-        let mut bytes = (record.len() as u32).to_le_bytes().to_vec();
-        bytes.extend_from_slice(record);
-        let batch = ToShard::Batch(Batch { txns: Bytes::from(bytes), marks: Vec::new() });
-        for shard in &mut *shards {
-            shard.on_sequencer(&batch, &mut ShardOutputs::default()).map_err(|error| error.to_string())?;
-        }
-        last = *zxid;
-    }
-    shards.iter_mut().for_each(Shard::start_serving);
-    Ok(last)
-}
-
-fn note_committed(machine: &mut Machine, batch: &Batch) {
+fn note_committed(machine: &mut Machine, batch: &Batch) -> u64 {
+    let before = machine.committed.len();
     for txn in batch_txns(&batch.txns).flatten() {
         machine.committed.push((txn.header, kind_of(&txn)));
     }
-}
-
-/// What a transaction was made for.
-pub(super) fn kind_of(txn: &Txn<'_>) -> CommittedKind {
-    match txn.records().next() {
-        Some(Ok(TxnRecord::CreateSession { timeout_ms, .. })) => CommittedKind::CreateSession { timeout_ms },
-        Some(Ok(TxnRecord::MoveSession { timeout_ms, .. })) => CommittedKind::MoveSession { timeout_ms },
-        Some(Ok(TxnRecord::CloseSession { .. })) => CommittedKind::CloseSession,
-        Some(Ok(TxnRecord::OpenEpoch)) => CommittedKind::Nothing,
-        _ => CommittedKind::Operation,
-    }
-}
-
-/// Every node and every session that `shards` hold.
-pub(super) fn dump(shards: &[Shard]) -> Dump {
-    let mut dump = Dump::default();
-    for shard in shards {
-        let tree = shard.tree();
-        for node in (0..tree.scan_end()).filter_map(|slot| tree.scan_at(slot)) {
-            let stat = node.stat();
-            let model = ModelNode {
-                data: node.data().map(<[u8]>::to_vec),
-                acl: tree.acls().get(node.acl()).entries().to_vec(),
-                czxid: stat.czxid.wire(),
-                mzxid: stat.mzxid.wire(),
-                pzxid: stat.pzxid.wire(),
-                ctime_ms: stat.ctime_ms,
-                mtime_ms: stat.mtime_ms,
-                version: stat.version,
-                creates: stat.cversion,
-                aversion: stat.aversion,
-                ephemeral_owner: stat.ephemeral_owner,
-            };
-            dump.nodes.insert(node.path().to_owned(), model);
-            let mut children: Vec<String> =
-                node.children().into_iter().flat_map(|set| set.iter()).map(str::to_owned).collect();
-            children.sort_unstable();
-            dump.children.insert(node.path().to_owned(), children);
-        }
-    }
-    let sessions = |shard: &Shard| -> BTreeMap<SessionId, u32> {
-        shard.sessions().iter().map(|(id, session)| (id, session.timeout_ms)).collect()
-    };
-    dump.sessions = sessions(&shards[0]);
-    dump.sessions_agree = shards.iter().all(|shard| sessions(shard) == dump.sessions);
-    dump
+    (machine.committed.len() - before) as u64
 }

@@ -9,7 +9,8 @@ use super::journal;
 use super::machine::{Delays, Machine, Trace, WALL_CLOCK_START_MS};
 use super::network::{Arrival, Network, Upward};
 use super::prng::Prng;
-use super::server::{self, SESSION_TIMEOUT_MS, SHARD_TICK_US_MAX, Server, TICK_MS};
+use super::recovery::kind_of;
+use super::server::{SESSION_TIMEOUT_MS, SHARD_TICK_US_MAX, Server, TICK_MS};
 use super::workload::{Action, Client, Habits};
 use crate::base::{ConnectionId, Zxid, coverage};
 use crate::coordination::processor::txn::{Txn, TxnHeader};
@@ -356,12 +357,12 @@ impl Simulation {
         for life in self.network.history.lives.iter().rev() {
             seen = seen.max(life.recovered);
         }
-        let (_, records) = journal::recover(&self.machine.disk, Zxid::ZERO);
+        let (_, records) = journal::recover(&self.machine.disk, seen);
         let records: Vec<(TxnHeader, CommittedKind)> = records
             .iter()
             .filter(|(zxid, _)| *zxid > seen)
             .filter_map(|(_, record)| Txn::decode(record).ok())
-            .map(|txn| (txn.header, server::kind_of(&txn)))
+            .map(|txn| (txn.header, kind_of(&txn)))
             .collect();
         records.into_iter().for_each(|(header, kind)| self.note(header, kind));
     }
