@@ -4,7 +4,7 @@ use super::agenda::{Agenda, Event, Inside};
 use super::checker::history::CommittedKind;
 use super::disk::Disk;
 use super::prng::Prng;
-use crate::base::ConnectionId;
+use crate::base::{ConnectionId, Zxid};
 use crate::coordination::processor::txn::TxnHeader;
 
 /// What a server sends to a client.
@@ -64,6 +64,8 @@ pub(super) struct Machine {
     /// Since when writes are refused, and when they were before.
     pub(super) refusing_since_us: Option<u64>,
     pub(super) refused: Vec<(u64, u64)>,
+    /// The transaction after which the server that just started goes on, to come near the end of its epoch.
+    pub(super) skipped_to: Option<Zxid>,
     /// The next sync fails.
     pub(super) sync_fails: bool,
     /// What was sent to clients and not carried away yet.

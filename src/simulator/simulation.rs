@@ -130,6 +130,7 @@ impl Simulation {
                 disk: Disk::default(),
                 slow_disk_until_us: 0,
                 full_disk_until_us: 0,
+                skipped_to: None,
                 sync_fails: false,
                 refusing_since_us: None,
                 refused: Vec::new(),
@@ -345,7 +346,8 @@ impl Simulation {
         let (server, recovered) = Server::start(&mut self.machine, shards, boot)?;
         let started = self.network.moment(self.machine.now_us);
         let recovered_dump = server.dump();
-        self.network.history.lives.push(Life { started, recovered, recovered_dump, ..Life::default() });
+        let skipped_to = self.machine.skipped_to.take();
+        self.network.history.lives.push(Life { started, recovered, recovered_dump, skipped_to, ..Life::default() });
         self.server = Some(server);
         Ok(())
     }

@@ -129,6 +129,8 @@ pub struct Life {
     pub recovered: Zxid,
     /// What it recovered.
     pub recovered_dump: Dump,
+    /// The one place where transaction numbers leave some out: it goes on after this one.
+    pub skipped_to: Option<Zxid>,
     /// What was committed, in order. Transactions that only the recovery of the next life brought to light are among them,
     /// in their place, with the moment of the crash.
     pub committed: Vec<Committed>,
