@@ -302,11 +302,8 @@ fn deleted_segment_is_refused_by_name() {
             fs::rename(stopped.file(life), &aside).expect("the segment is moved away");
             // Without its first segment a log is not damaged: it begins too late, which only a snapshot could make good.
             let names_file = life.file_name();
-            let expected = if life == lives[0] {
-                ["begins after zxid", "is missing"]
-            } else {
-                [&*names_file, "is damaged"]
-            };
+            let expected =
+                if life == lives[0] { ["begins after zxid", "is missing"] } else { [&*names_file, "is damaged"] };
             stopped.refuses().names(&expected);
             fs::rename(&aside, stopped.file(life)).expect("the segment is moved back");
         }

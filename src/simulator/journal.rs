@@ -156,16 +156,6 @@ impl Journal {
         self.drive(machine)
     }
 
-    /// The log is needed from `zxid` only.
-    pub(super) fn purge_below(&mut self, machine: &mut Machine, zxid: Zxid) {
-        let purged = self.writer.purge_below(zxid);
-        if !purged.is_empty() {
-            coverage::mark("log-purged");
-            self.recycle.extend(purged);
-            machine.after(10, Inside::Recycle);
-        }
-    }
-
     /// The machine fails in the middle of whatever is going on.
     pub(super) fn crash(self, disk: &mut Disk, prng: &mut Prng) -> Vec<Extent> {
         if let Some(plan) = self.writing {

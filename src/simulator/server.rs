@@ -205,7 +205,6 @@ impl Server {
                 self.log_event(machine, result);
             }
             Inside::Recycle => self.journal.recycle_one(machine),
-            Inside::Snapshot => {}
             Inside::Send(shard, number) => self.send(machine, shard, number),
             Inside::ShardTick(shard) => {
                 let now_ms = machine.now_ms();
