@@ -31,12 +31,6 @@ pub(super) enum Inside {
     Advance,
     /// The disk has carried out what it was doing for the log.
     Written,
-    /// The disk has made a segment of the log.
-    SegmentMade,
-    /// The log has been idle for a while.
-    LogIdle,
-    /// A file of the log that is no longer needed becomes a spare.
-    Recycle,
     /// A shard sends what a connection has coming.
     Send(usize, u64),
     /// A turn of a shard's clock.

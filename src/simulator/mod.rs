@@ -3,7 +3,6 @@
 //! - [`prng`]: named streams of random numbers over the seed.
 //! - [`workload`]: the clients.
 //! - `agenda`, `machine`, `network`, `disk`, `faults`: the world that the cores run in.
-//! - `journal`: the driver of the log writer.
 //! - `server`: one life of a server: the cores of production, carried by delayed channels.
 //! - [`simulation`]: one run, from the first connection to the verdict.
 //! - [`checker`]: the one-copy model and the comparison of everything that clients saw with it.
@@ -15,7 +14,6 @@ mod agenda;
 pub mod checker;
 mod disk;
 mod faults;
-mod journal;
 mod machine;
 mod network;
 pub mod prng;

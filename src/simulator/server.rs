@@ -6,12 +6,10 @@
 use super::agenda::Inside;
 use super::checker::history::{CommittedKind, Dump};
 use super::checker::model::ModelNode;
-use super::journal::{self, Journal};
+use super::disk::Journal;
 use super::machine::{Machine, Sending};
-use super::prng::Prng;
-use crate::base::{ConnectionId, SessionId, ShardId, Zxid, coverage};
+use crate::base::{ConnectionId, SessionId, ShardId, Zxid};
 use crate::coordination::auth::AuthConfig;
-use crate::coordination::persistence::log_writer::{LogError, Refusal};
 use crate::coordination::processor::message::{Batch, PeerMessage, ToSequencer, ToShard};
 use crate::coordination::processor::txn::{Txn, TxnRecord, batch_txns};
 use crate::coordination::processor::{
@@ -80,7 +78,7 @@ impl<T> Fifo<T> {
 
 impl Server {
     /// Starts on what the disk holds, with `shards` shards. Returns the server and the last transaction that it recovered.
-    pub(super) fn start(machine: &mut Machine, shards: u16, boot: u64) -> Result<(Server, Zxid), String> {
+    pub(super) fn start(machine: &mut Machine, shards: u16, boot: u64) -> (Server, Zxid) {
         let map = ShardMap::new(shards, machine.schedule.any());
         let auth = Arc::new(AuthConfig {
             super_digest: Some(super::checker::access::SUPER_DIGEST.to_owned()),
@@ -102,8 +100,7 @@ impl Server {
             Shard::new(config, DataTree::new(id, &map, boot), SessionTable::default(), Zxid::ZERO, Zxid::ZERO)
         };
         let mut cores: Vec<Shard> = map.all().map(shard).collect();
-        let (recovered, records) = journal::recover(&machine.disk, Zxid::ZERO);
-        let last = replay(&records, &mut cores)?;
+        let last = replay(machine, &mut cores);
         let config = SequencerConfig { local: ShardId(0), map: map.clone(), auth: auth.clone(), tick_ms: TICK_MS };
         let ids = SessionIds::new(1, machine.wall_ms());
         let sessions = cores[0].sessions().clone();
@@ -114,7 +111,7 @@ impl Server {
             boot,
             shards: cores,
             sequencer,
-            journal: Journal::start(machine, &recovered)?,
+            journal: Journal::default(),
             to_sequencer: (0..count).map(|_| Fifo::new()).collect(),
             to_shard: (0..count).map(|_| Fifo::new()).collect(),
             peers: (0..count).map(|_| (0..count).map(|_| Fifo::new()).collect()).collect(),
@@ -126,7 +123,7 @@ impl Server {
         };
         server.start_clocks(machine);
         server.wake_sequencer(machine);
-        Ok((server, last))
+        (server, last)
     }
 
     fn start_clocks(&mut self, machine: &mut Machine) {
@@ -150,16 +147,15 @@ impl Server {
     }
 
     /// The machine fails.
-    pub(super) fn crash(self, machine: &mut Machine, faults: &mut Prng) -> Result<(), String> {
-        let flushed = self.journal.crash(&mut machine.disk, faults);
-        journal::damage_is_noticed(&machine.disk, &flushed, Zxid::ZERO, faults)
+    pub(super) fn crash(self, machine: &mut Machine, faults: &mut super::prng::Prng) {
+        self.journal.crash(&mut machine.disk, faults);
     }
 
     /// Which executor carries out an event.
     fn executor_of(event: Inside) -> usize {
         match event {
             Inside::ToSequencer(_) | Inside::Advance | Inside::SequencerTick => 0,
-            Inside::Written | Inside::SegmentMade | Inside::LogIdle | Inside::Recycle => 0,
+            Inside::Written => 0,
             Inside::Peer(_, shard)
             | Inside::ToShard(shard)
             | Inside::Send(shard, _)
@@ -192,19 +188,14 @@ impl Server {
                 }
             }
             Inside::Advance => self.advance(machine),
-            Inside::Written => match self.journal.written(machine) {
-                Ok(durable) => self.durable(machine, durable),
-                Err(_) => machine.log_stopped = true,
-            },
-            Inside::SegmentMade => {
-                let result = self.journal.segment_made(machine);
-                self.log_event(machine, result);
+            Inside::Written => {
+                let durable = self.journal.written(&mut machine.disk);
+                let mut out = SequencerOutputs::default();
+                self.sequencer.durable(durable, &mut out);
+                self.deliver(machine, out);
+                self.wake_sequencer(machine);
+                self.flush(machine);
             }
-            Inside::LogIdle => {
-                let result = self.journal.idle(machine);
-                self.log_event(machine, result);
-            }
-            Inside::Recycle => self.journal.recycle_one(machine),
             Inside::Send(shard, number) => self.send(machine, shard, number),
             Inside::ShardTick(shard) => {
                 let now_ms = machine.now_ms();
@@ -305,69 +296,21 @@ impl Server {
         }
     }
 
-    fn durable(&mut self, machine: &mut Machine, zxid: Zxid) {
-        let mut out = SequencerOutputs::default();
-        self.sequencer.durable(zxid, &mut out);
-        self.deliver(machine, out);
-        self.wake_sequencer(machine);
-    }
-
-    /// The log has moved on: it may have room now.
-    fn log_event(&mut self, machine: &mut Machine, result: Result<(), LogError>) {
-        match result {
-            Ok(()) => self.wake_sequencer(machine),
-            Err(_) => machine.log_stopped = true,
-        }
-    }
-
     fn advance(&mut self, machine: &mut Machine) {
         self.advance_due = false;
-        if !self.admit(machine) {
-            return;
-        }
         let mut out = SequencerOutputs::default();
         self.sequencer.advance(&self.shards[0], machine.now_ms(), machine.wall_ms(), &mut out);
-        let (journal, mut result) = (&mut self.journal, Ok(()));
-        self.sequencer.new_proposals(|zxid, record| {
-            if result.is_ok() {
-                result = journal.append(zxid, record);
-            }
-        });
+        let journal = &mut self.journal;
+        self.sequencer.new_proposals(|zxid, record| journal.append(zxid, record));
         self.deliver(machine, out);
-        if result.and_then(|()| self.journal.drive(machine)).is_err() {
-            machine.log_stopped = true;
-        }
+        self.flush(machine);
     }
 
-    /// Asks the log for room before anything is validated (rule B11). False when nothing must be validated now.
-    fn admit(&mut self, machine: &mut Machine) -> bool {
-        // Whoever refuses asks again even when nothing is queued: expiry waits for room, too, and queues nothing meanwhile.
-        if self.sequencer.queued() == 0 && machine.refusing_since_us.is_none() {
-            return true;
+    fn flush(&mut self, machine: &mut Machine) {
+        if self.journal.begin() {
+            let delay_us = machine.flush_delay();
+            machine.after(delay_us, Inside::Written);
         }
-        const TXN_OVERHEAD_BYTES: usize = 512;
-        let wanted = self.sequencer.queued_bytes() + self.sequencer.queued() * TXN_OVERHEAD_BYTES;
-        let admitted = self.journal.admits(wanted);
-        match admitted {
-            Ok(()) => {
-                machine.set_refusing(false);
-                self.sequencer.set_refusing(false);
-            }
-            Err(Refusal::NoSpace(_)) => {
-                coverage::mark("writes-refused");
-                machine.set_refusing(true);
-                self.sequencer.set_refusing(true);
-            }
-            // The next flush or segment makes room, and wakes the sequencer.
-            Err(Refusal::Busy) => {
-                if self.journal.drive(machine).is_err() {
-                    machine.log_stopped = true;
-                }
-                return false;
-            }
-            Err(Refusal::Stopped(_)) => machine.log_stopped = true,
-        }
-        true
     }
 
     fn deliver(&mut self, machine: &mut Machine, out: SequencerOutputs) {
@@ -443,19 +386,21 @@ impl Server {
 }
 
 /// Applies what the disk holds. Returns the last transaction.
-fn replay(records: &[(Zxid, Vec<u8>)], shards: &mut [Shard]) -> Result<Zxid, String> {
+fn replay(machine: &mut Machine, shards: &mut [Shard]) -> Zxid {
     let mut last = Zxid::ZERO;
-    for (zxid, record) in records {
+    for (zxid, record) in machine.disk.recover() {
         let mut bytes = (record.len() as u32).to_le_bytes().to_vec();
         bytes.extend_from_slice(record);
         let batch = ToShard::Batch(Batch { txns: Bytes::from(bytes), marks: Vec::new() });
         for shard in &mut *shards {
-            shard.on_sequencer(&batch, &mut ShardOutputs::default()).map_err(|error| error.to_string())?;
+            if let Err(error) = shard.on_sequencer(&batch, &mut ShardOutputs::default()) {
+                machine.stopped = Some(error.to_string());
+            }
         }
         last = *zxid;
     }
     shards.iter_mut().for_each(Shard::start_serving);
-    Ok(last)
+    last
 }
 
 fn note_committed(machine: &mut Machine, batch: &Batch) {

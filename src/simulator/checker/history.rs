@@ -136,13 +136,6 @@ pub struct Life {
     pub final_dump: Option<Dump>,
 }
 
-impl History {
-    /// True when the server had no room for more log at some time between two moments.
-    pub fn had_no_room(&self, from: Moment, until: Moment) -> bool {
-        self.no_room.iter().any(|(start_us, end_us)| *start_us <= until.time_us && from.time_us <= *end_us)
-    }
-}
-
 /// A whole run.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -156,8 +149,6 @@ pub struct History {
     pub lives: Vec<Life>,
     /// From when to when, in microseconds, a part of the server did not turn: what it had to tell was late.
     pub stalls: Vec<(u64, u64)>,
-    /// From when to when, in microseconds, the server had no room for more log: it may refuse writes and new sessions.
-    pub no_room: Vec<(u64, u64)>,
     /// When the run ended. Connections that are still open have received everything by then.
     pub ended: Moment,
 }

@@ -153,7 +153,7 @@ impl<'h> Replay<'h> {
         let connections = self.history.connections.iter().enumerate();
         let mut followers: Vec<Follower<'h>> = connections
             .filter(|(_, connection)| connection.life == number)
-            .map(|(key, _)| Follower::new(self.history, key))
+            .map(|(key, connection)| Follower::new(key, connection))
             .collect();
         let survives = self.history.lives.get(number + 1).map_or(Zxid::MAX, |next| next.recovered);
         for commit in life.committed.iter().filter(|commit| commit.zxid <= survives) {
@@ -229,10 +229,8 @@ impl<'h> Replay<'h> {
             let rule = "each write is committed once, in the order of its connection";
             return Err(finding(rule, commit.at, Some(key), format!("after {last}"), format!("request {number}")));
         }
-        let is_skipped = |earlier: &usize| {
-            matches!(parse(connection, *earlier), Parsed::Good { request, .. } if is_write(&request))
-                && !self.history.had_no_room(connection.sent[*earlier].at, commit.at)
-        };
+        let is_skipped =
+            |earlier: &usize| matches!(parse(connection, *earlier), Parsed::Good { request, .. } if is_write(&request));
         match (last as usize + 1..number as usize).find(is_skipped) {
             None => Ok(()),
             Some(skipped) => {
