@@ -13,7 +13,7 @@ pub struct SimulateArgs {
     #[arg(long, default_value_t = 200)]
     seeds: u64,
     /// The first seed; the others follow it. A seed that failed is run again with --start-seed SEED --seeds 1
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, visible_alias = "start", default_value_t = 0)]
     start_seed: u64,
     /// Number of shards; without it, each life of the simulated server has 1, 2, 3 or 8
     #[arg(long)]

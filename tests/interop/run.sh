@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs third-party clients against a server started for the purpose, on loopback and a free port.
-#   run.sh [--server ringkeeper|apache] [SUITE...]      suites: sidebyside conformance kazoo java zkcli c (default: all)
-# ringkeeper runs everything with one shard and again with three. The binary is $RINGKEEPER, else target/release/ or
+#   run.sh [--server ringkeeper|apache] [--shards "1 3"] [SUITE...]
+# Suites: sidebyside conformance kazoo java zkcli c (default: all).
+# ringkeeper runs everything once for each number of shards, by default with one and again with three. The binary is $RINGKEEPER, else target/release/ or
 # target/debug/ringkeeper of this repository. Data lie below .work, on the repository's file system; they are removed
 # when all passed and kept, with the logs, when not. sidebyside compares the server with an Apache server of its own.
 # Ends with `N passed, N failed` (and skipped, where conformance skips).
@@ -15,6 +16,7 @@ suite_seconds_max=420
 super_digest=super:xQJmxLMiHGwaqBvst5y6rkB6HQs=
 
 server=ringkeeper
+shard_counts="1 3"
 suites=()
 server_pid=
 apache_dirs=()
@@ -35,8 +37,10 @@ main() {
     if [ "$server" = apache ]; then
         run_against apache ""
     else
-        run_against ringkeeper-1-shard 1
-        run_against ringkeeper-3-shards 3
+        local shards
+        for shards in $shard_counts; do
+            run_against "ringkeeper-shards-$shards" "$shards"
+        done
     fi
     [ "$failed" != 0 ] || { stop_all; rm -rf "$run"; }
     [ "$failed" = 0 ] || echo "data and logs are kept in ${run#"$root"/}"
@@ -48,6 +52,7 @@ parse_arguments() {
     while [ $# != 0 ]; do
         case $1 in
             --server) server=${2:?--server needs a name}; shift ;;
+            --shards) shard_counts=${2:?--shards needs a list of numbers}; shift ;;
             -*) fail "unknown option $1" ;;
             *)
                 [[ " ${suites_all[*]} " == *" $1 "* ]] || fail "unknown suite $1 (of: ${suites_all[*]})"
@@ -57,6 +62,7 @@ parse_arguments() {
         shift
     done
     [[ $server == ringkeeper || $server == apache ]] || fail "unknown server $server"
+    [[ $shard_counts =~ ^[1-9][0-9]*(\ [1-9][0-9]*)*$ ]] || fail "--shards wants numbers, got '$shard_counts'"
     [ ${#suites[@]} != 0 ] || suites=("${suites_all[@]}")
 }
 
@@ -73,8 +79,7 @@ find_ringkeeper() {
 run_against() {
     local suite
     name=$1
-    dir=$run/$1
-    mkdir -p "$dir"
+    dir=$(mktemp -d "$run/$1-XXXXXX")
     port=$(free_port)
     if [ -z "$2" ]; then start_apache "$dir" "$port"; else start_ringkeeper "$dir" "$port" "$2"; fi
     # sidebyside comes first in the default order: it needs a server on which no session is about to expire.
@@ -142,7 +147,12 @@ start_ringkeeper() {
     printf '%s\n' "dataDir=$1/data" "clientPort=$2" clientPortAddress=127.0.0.1 "tickTime=$tick_ms" maxClientCnxns=0 \
         '4lw.commands.whitelist=*' "DigestAuthenticationProvider.superDigest=$super_digest" >"$1/zoo.cfg"
     mkdir -p "$1/data"
-    "$binary" server "$1/zoo.cfg" --override "ringkeeper.shards=$3" >"$1/server.log" 2>&1 </dev/null &
+    local sharing=()
+    if [ "$3" -gt "$(nproc)" ]; then
+        echo "$3 shards share $(nproc) CPUs here: order is tested all the same, speed is not"
+        sharing=(--allow-sharing-cpus)
+    fi
+    "$binary" server "$1/zoo.cfg" --override "ringkeeper.shards=$3" "${sharing[@]}" >"$1/server.log" 2>&1 </dev/null &
     server_pid=$!
     for _ in $(seq 300); do
         kill -0 "$server_pid" 2>/dev/null || { tail -20 "$1/server.log" >&2; fail "ringkeeper ended while starting"; }

@@ -408,7 +408,8 @@ static int reattach(void) {
     EXPECT(memcmp(zoo_client_id(again)->passwd, id.passwd, sizeof id.passwd), 0);
     int rc;
     /* The first handle reconnects and takes the session back; so may this one: a lost connection is asked again. */
-    for (int tries = 0; (rc = zoo_exists(again, base, 0, &stat)) == ZCONNECTIONLOSS && tries < 20; tries++) usleep(50000);
+    for (int tries = 0; (rc = zoo_exists(again, base, 0, &stat)) == ZCONNECTIONLOSS && tries < 20; tries++)
+        usleep(50000);
     EXPECT(rc, ZOK);
     EXPECT(stat.ephemeralOwner, id.client_id);
     zookeeper_close(again);

@@ -285,7 +285,7 @@ class Comparison:
 def difference(sides, a, b):
     """Lines that show, for the first part in which they differ, both sides' packets from the first that differs on."""
     parts = zip(a, b) if isinstance(a, list) else [(a, b)]
-    left, right = next((pair for pair in parts if pair[0] != pair[1]))
+    left, right = next(pair for pair in parts if pair[0] != pair[1])
     left, right = (part if isinstance(part, list) else [part] for part in (left, right))
     at = next((n for n, pair in enumerate(zip(left, right)) if pair[0] != pair[1]), min(len(left), len(right)))
     for side, packets in zip(sides, (left, right)):
