@@ -190,6 +190,20 @@ impl Server {
                 }
             }
             Inside::Advance => self.advance(machine),
+            Inside::Written | Inside::SegmentMade | Inside::LogIdle | Inside::Recycle => self.on_disk(machine, event),
+            Inside::SnapshotSlice(shard) => self.snapshot_slice(machine, shard),
+            Inside::SnapshotPart => self.publish_snapshot(machine),
+            Inside::Send(shard, number) => self.send(machine, shard, number),
+            Inside::ShardTick(shard) => self.shard_tick(machine, shard),
+            Inside::SequencerTick => self.sequencer_tick(machine),
+            Inside::Publish(shard) => self.publish(machine, shard),
+            Inside::Floor(shard) => self.look_at_floor(machine, shard),
+        }
+    }
+
+    /// What the disk was doing for the log is done.
+    fn on_disk(&mut self, machine: &mut Machine, event: Inside) {
+        match event {
             Inside::Written => match self.journal.written(machine) {
                 Ok(durable) => self.durable(machine, durable),
                 Err(_) => machine.log_stopped = true,
@@ -202,29 +216,28 @@ impl Server {
                 let result = self.journal.idle(machine);
                 self.log_event(machine, result);
             }
-            Inside::Recycle => self.journal.recycle_one(machine),
-            Inside::SnapshotSlice(shard) => self.snapshot_slice(machine, shard),
-            Inside::SnapshotPart => self.publish_snapshot(machine),
-            Inside::Send(shard, number) => self.send(machine, shard, number),
-            Inside::ShardTick(shard) => {
-                let now_ms = machine.now_ms();
-                self.with_shard(machine, shard, |core, out| core.tick(now_ms, out));
-                let delay_us = machine.schedule.between(SHARD_TICK_US_MAX / 2, SHARD_TICK_US_MAX);
-                machine.after(delay_us, event);
-            }
-            Inside::SequencerTick => self.sequencer_tick(machine),
-            Inside::Publish(shard) => {
-                self.published[shard] = self.shards[shard].published();
-                let delay_us = machine.schedule.delay(100, machine.delays.floor_max);
-                machine.after(delay_us, event);
-            }
-            Inside::Floor(shard) => {
-                let floor = self.published.iter().min().copied().unwrap_or_default();
-                self.shards[shard].set_floor(floor);
-                let delay_us = machine.schedule.delay(100, machine.delays.floor_max);
-                machine.after(delay_us, event);
-            }
+            _ => self.journal.recycle_one(machine),
         }
+    }
+
+    fn shard_tick(&mut self, machine: &mut Machine, shard: usize) {
+        let now_ms = machine.now_ms();
+        self.with_shard(machine, shard, |core, out| core.tick(now_ms, out));
+        let delay_us = machine.schedule.between(SHARD_TICK_US_MAX / 2, SHARD_TICK_US_MAX);
+        machine.after(delay_us, Inside::ShardTick(shard));
+    }
+
+    fn publish(&mut self, machine: &mut Machine, shard: usize) {
+        self.published[shard] = self.shards[shard].published();
+        let delay_us = machine.schedule.delay(100, machine.delays.floor_max);
+        machine.after(delay_us, Inside::Publish(shard));
+    }
+
+    fn look_at_floor(&mut self, machine: &mut Machine, shard: usize) {
+        let floor = self.published.iter().min().copied().unwrap_or_default();
+        self.shards[shard].set_floor(floor);
+        let delay_us = machine.schedule.delay(100, machine.delays.floor_max);
+        machine.after(delay_us, Inside::Floor(shard));
     }
 
     fn with_shard(&mut self, machine: &mut Machine, shard: usize, step: impl FnOnce(&mut Shard, &mut ShardOutputs)) {
