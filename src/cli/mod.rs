@@ -4,6 +4,7 @@ mod bench;
 mod inspect;
 mod one_shard;
 mod serve;
+mod simulate;
 mod zk;
 
 use clap::{Parser, Subcommand};
@@ -27,6 +28,8 @@ enum Command {
     Zk(zk::ZkArgs),
     /// Show what is in a data directory, a log segment or a snapshot file, and whether it is whole
     Inspect(inspect::InspectArgs),
+    /// Run the server's cores under seeds, with the truth kept outside
+    Simulate(simulate::SimulateArgs),
     /// Measure a server
     Bench(bench::BenchArgs),
 }
@@ -41,6 +44,7 @@ pub fn main() -> ExitCode {
         Command::Dev(args) => serve::dev(args),
         Command::Zk(args) => zk::run(args).map_err(Into::into),
         Command::Inspect(args) => inspect::run(args),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Bench(args) => bench::run(args).map_err(Into::into),
     };
     match result {

@@ -23,7 +23,7 @@ pub struct ServerArgs {
     /// Allow more shards than CPUs
     #[arg(long, hide = true)]
     allow_sharing_cpus: bool,
-    /// Where bytes go: direct, or for crash tests lossy[:SEED]
+    /// Where bytes go: direct, or for crash tests lossy or lossy:SEED
     #[arg(long, hide = true, default_value = "direct")]
     storage: Backend,
 }

@@ -35,7 +35,7 @@ fn defaults_drift_from_zookeeper() {
     assert_eq!((config.min_session_timeout_ms, config.max_session_timeout_ms), (6000, 60_000));
     assert_eq!((config.max_client_cnxns, config.max_cnxns), (Some(60), None));
     assert_eq!(config.data_log_dir, config.data_dir);
-    assert_eq!((config.snap_count, config.pre_alloc_size_kib), (100_000, 65_536));
+    assert_eq!((config.snap_count, config.pre_alloc_size_kib), (100_000, 16_384));
     assert_eq!(config.snap_size_limit_kib, Some(4_194_304));
     assert_eq!((config.global_outstanding_limit, config.jute_max_buffer_bytes), (1000, 1_048_575));
     assert_eq!((config.snap_retain_count, config.purge_interval_hours), (3, None));

@@ -13,12 +13,14 @@ use glommio::io::{PollState, PollableFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use std::cell::Cell;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -125,6 +127,55 @@ pub struct ConnectionPermit {
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How many connections each client address holds at once, over all shards. Clones share the counts.
+#[derive(Clone, Debug)]
+pub struct PeerLimit {
+    /// Invariant: no count is 0.
+    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    connections_max: usize,
+}
+
+impl PeerLimit {
+    /// At most `connections_max` connections of one address.
+    pub fn new(connections_max: usize) -> PeerLimit {
+        PeerLimit { open: Arc::default(), connections_max }
+    }
+
+    /// A permit for `peer`, unless all of its are taken.
+    pub fn try_acquire(&self, peer: IpAddr) -> Option<PeerPermit> {
+        let mut counts = self.lock();
+        let open = counts.get(&peer).copied().unwrap_or(0);
+        if open >= self.connections_max {
+            return None;
+        }
+        counts.insert(peer, open + 1);
+        Some(PeerPermit { peer, limit: self.clone() })
+    }
+
+    /// Every change is a single step, so the counts are good even after a panic elsewhere.
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right of a client address to one connection. Dropping it gives it back.
+#[derive(Debug)]
+pub struct PeerPermit {
+    peer: IpAddr,
+    limit: PeerLimit,
+}
+
+impl Drop for PeerPermit {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut open) = self.limit.lock().entry(self.peer) {
+            *open.get_mut() -= 1;
+            if *open.get() == 0 {
+                open.remove();
+            }
+        }
     }
 }
 

@@ -22,7 +22,9 @@ pub mod shards;
 pub mod socket;
 pub mod watchdog;
 
-pub use listener::{Accepted, BoundListener, ConnectionLimit, ConnectionPermit, Listener, bind_listeners};
+pub use listener::{
+    Accepted, BoundListener, ConnectionLimit, ConnectionPermit, Listener, PeerLimit, PeerPermit, bind_listeners,
+};
 pub use mesh::{Mesh, MeshEnd};
 pub use notify::{LocalNotify, StopSignal};
 pub use queues::{Queue, TaskHandle, TimedOut, need_preempt, sleep, spawn, timeout, yield_if_needed};

@@ -31,10 +31,6 @@ pub(super) enum Inside {
     Advance,
     /// The disk has carried out what it was doing for the log.
     Written,
-    /// The disk has made a segment of the log.
-    SegmentMade,
-    /// The log has been idle for a while.
-    LogIdle,
     /// A shard sends what a connection has coming.
     Send(usize, u64),
     /// A turn of a shard's clock.
@@ -45,15 +41,13 @@ pub(super) enum Inside {
     Publish(usize),
     /// A shard looks at the words of all.
     Floor(usize),
-    /// A slice of a snapshot.
-    Snapshot,
 }
 
 impl Event {
     /// True for what comes again and again without anybody waiting for it.
     fn is_periodic(self) -> bool {
-        use Inside::{Floor, LogIdle, Publish, SequencerTick, ShardTick};
-        matches!(self, Event::Inside(_, ShardTick(_) | SequencerTick | Publish(_) | Floor(_) | LogIdle))
+        use Inside::{Floor, Publish, SequencerTick, ShardTick};
+        matches!(self, Event::Inside(_, ShardTick(_) | SequencerTick | Publish(_) | Floor(_)))
     }
 }
 

@@ -155,14 +155,13 @@ impl Server {
     fn executor_of(event: Inside) -> usize {
         match event {
             Inside::ToSequencer(_) | Inside::Advance | Inside::SequencerTick => 0,
-            Inside::Written | Inside::SegmentMade | Inside::LogIdle => 0,
+            Inside::Written => 0,
             Inside::Peer(_, shard)
             | Inside::ToShard(shard)
             | Inside::Send(shard, _)
             | Inside::ShardTick(shard)
             | Inside::Publish(shard)
             | Inside::Floor(shard) => shard,
-            Inside::Snapshot => 0,
         }
     }
 
@@ -175,7 +174,7 @@ impl Server {
         match event {
             Inside::ToSequencer(from) => {
                 if let Some(message) = self.to_sequencer[from].pop(machine) {
-                    self.to_sequencer(machine, from, message);
+                    self.give_sequencer(machine, from, message);
                 }
             }
             Inside::ToShard(shard) => {
@@ -197,7 +196,6 @@ impl Server {
                 self.wake_sequencer(machine);
                 self.flush(machine);
             }
-            Inside::SegmentMade | Inside::LogIdle | Inside::Snapshot => {}
             Inside::Send(shard, number) => self.send(machine, shard, number),
             Inside::ShardTick(shard) => {
                 let now_ms = machine.now_ms();
@@ -268,7 +266,7 @@ impl Server {
         }
     }
 
-    fn to_sequencer(&mut self, machine: &mut Machine, from: usize, message: ToSequencer) {
+    fn give_sequencer(&mut self, machine: &mut Machine, from: usize, message: ToSequencer) {
         let mut out = SequencerOutputs::default();
         self.sequencer.receive(ShardId(from as u16), message, machine.now_ms(), &mut out);
         self.deliver(machine, out);
@@ -279,7 +277,7 @@ impl Server {
         // Queued touches are read first (rule B13).
         for from in 0..self.shards.len() {
             while let Some(message) = self.to_sequencer[from].pop(machine) {
-                self.to_sequencer(machine, from, message);
+                self.give_sequencer(machine, from, message);
             }
         }
         let mut out = SequencerOutputs::default();

@@ -205,10 +205,10 @@ impl Simulation {
                 self.act(client, actions);
                 self.machine.agenda.push(self.machine.now_us + delay_us, event);
             }
-            Event::ToServer(key) => self.to_server(key),
+            Event::ToServer(key) => self.give_server(key),
             Event::ToClient(key) => {
                 let arrival = self.network.arrive(&mut self.machine, key);
-                self.to_client(key, arrival);
+                self.give_client(key, arrival);
             }
             Event::Inside(life, inside) => {
                 if life == self.machine.life
@@ -251,7 +251,7 @@ impl Simulation {
         }
     }
 
-    fn to_server(&mut self, key: usize) {
+    fn give_server(&mut self, key: usize) {
         let Some((piece, end)) = self.network.next_up(key, self.machine.life) else { return };
         let Some(server) = &mut self.server else { return };
         match (piece, end) {
@@ -272,7 +272,7 @@ impl Simulation {
         }
     }
 
-    fn to_client(&mut self, key: usize, arrival: Arrival) {
+    fn give_client(&mut self, key: usize, arrival: Arrival) {
         let client = self.network.client_of(key);
         if self.current[client].0 == Some(key) {
             arrival.frames.iter().for_each(|body| self.clients[client].on_frame(body));
@@ -366,7 +366,7 @@ impl Simulation {
                 let Some(key) = open.get((connection % open.len().max(1) as u64) as usize).copied() else { return };
                 self.network.break_off(&mut self.machine, key);
                 let frames = Vec::new();
-                self.to_client(key, Arrival { frames, closed: true });
+                self.give_client(key, Arrival { frames, closed: true });
             }
         }
     }
@@ -382,7 +382,7 @@ impl Simulation {
         // Events of this life find nobody any more.
         self.machine.life = usize::MAX;
         for (key, arrival) in self.network.crashed(&mut self.machine, life) {
-            self.to_client(key, arrival);
+            self.give_client(key, arrival);
         }
         self.machine.agenda.push(self.machine.now_us + down_us, Event::Start);
     }

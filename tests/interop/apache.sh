@@ -39,7 +39,8 @@ start() {
     local pin=()
     [ -z "${APACHE_CPUS:-}" ] || pin=(taskset -c "$APACHE_CPUS")
     # shellcheck disable=SC2086  # JVMFLAGS is a list of flags
-    "${pin[@]}" java ${JVMFLAGS:--Xmx512m} -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$work/jars/*" org.apache.zookeeper.server.quorum.QuorumPeerMain \
+    "${pin[@]}" java ${JVMFLAGS:--Xmx512m} -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$work/jars/*" \
+        org.apache.zookeeper.server.quorum.QuorumPeerMain \
         "$dir/zoo.cfg" >"$dir/server.log" 2>&1 </dev/null 9>&- &
     local pid=$!
     echo "$pid" >"$dir/pid"

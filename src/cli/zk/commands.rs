@@ -39,7 +39,9 @@ pub(super) async fn run(
         ZkCommand::Create { path, data, ephemeral, sequential } => {
             create(client, &path, data.as_deref(), ephemeral, sequential).await.map(|()| None)
         }
-        ZkCommand::Delete { path, version } => Ok(client.delete(&path, version).await.map(|()| None)?),
+        ZkCommand::Delete { path, version } => {
+            client.delete(&path, version).await.map(|()| None).map_err(ZkError::from)
+        }
         ZkCommand::Stat { path, watch } => print_stat(client, &path, watch).await,
         ZkCommand::Watch { path, recursive } => {
             return print_events(client, &path, recursive, interrupts).await.map(|()| None);

@@ -30,6 +30,12 @@ pub enum DamageCause {
     /// A segment that is part of the log is not there.
     #[error("the segment is missing")]
     MissingSegment,
+    /// A segment file ends before its segment does; it had its full size before it got its name.
+    #[error("the file ends here, but its segment has {segment_bytes} bytes")]
+    Truncated {
+        /// Size of the segment by its header.
+        segment_bytes: u64,
+    },
     /// The log begins after what is needed.
     #[error("the log begins after zxid {begins_after} only")]
     BeginsTooLate {

@@ -358,15 +358,20 @@ fn hostile_lengths_are_refused_before_allocation() {
     }
 }
 
-/// A payload length that points beyond the file.
+/// The last segment is cut short, by a copy that ran out of room: no block is left behind the cut to show that there was
+/// more. The file had its whole length before it got its name, so its end is not the log's. The block at the cut has a
+/// payload length that points beyond the file.
 #[test]
-fn block_longer_than_its_segment_is_a_torn_block() {
-    let (mut disk, mut writer) = new_log(tiny_config());
-    append_each(&mut disk, &mut writer, 1..=2, 100);
-    disk.files.get_mut(&Life(1)).unwrap().truncate(2 * BLOCK + 100);
-    let (recovered, records) = disk.recover_all();
-    assert_eq!(checked_zxids(&records), [1]);
-    assert!(matches!(recovered.verdict, Verdict::TornTail { end: Zxid(1), life: Life(1), .. }));
+fn shortened_segment_is_damage() {
+    for file_bytes in [0, 10, BLOCK, 2 * BLOCK, 2 * BLOCK + 100, 3 * BLOCK] {
+        let (mut disk, mut writer) = new_log(tiny_config());
+        append_each(&mut disk, &mut writer, 1..=2, 100);
+        disk.files.get_mut(&Life(1)).unwrap().truncate(file_bytes);
+        let (recovered, records) = disk.recover_all();
+        assert_eq!(checked_zxids(&records).len(), (file_bytes / BLOCK).saturating_sub(1));
+        let Verdict::Damage(damage) = &recovered.verdict else { panic!("{file_bytes}: {:?}", recovered.verdict) };
+        assert_eq!((damage.life, damage.recoverable_to.0), (Life(1), records.len() as u64));
+    }
 }
 
 /// forceSync=no: after a power failure a later block may be on disk without an earlier one. Nothing was promised, so it is

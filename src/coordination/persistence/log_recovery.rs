@@ -10,7 +10,7 @@
 //! - a good block header follows, in this segment or a later one of the chain, that was written with sync (only one flush is
 //!   ever in flight, so everything before it was complete once), or that claims a durable zxid above what was read;
 //! - a later segment says that the log was kept to a zxid that was not reached, or exactly not met;
-//! - a segment of the chain is missing or its header is bad, or records do not follow each other.
+//! - a segment of the chain is missing, its header is bad or its file is too short, or records do not follow each other.
 //!
 //! Blocks of earlier lives of a file are not seen at all: their checksums have another seed (rule C6). A last block that was
 //! acknowledged and then damaged cannot be told from a torn one here, unless an idle block followed it; peers can (rule E6).
@@ -217,7 +217,8 @@ impl LogRecovery {
         let step = super::log_format::BLOCK_BYTES_DEFAULT as usize;
         let written =
             (step..bytes.len()).step_by(step).find(|&at| looks_like_block(&bytes[at..], suspect.life, at as u64));
-        let foreign = matches!(suspect.fault, SegmentFault::Version(_) | SegmentFault::Sizes);
+        // None of these was ever an unused segment of this server.
+        let foreign = matches!(suspect.fault, SegmentFault::Version(_) | SegmentFault::Sizes | SegmentFault::Short);
         if !foreign && written.is_none() {
             self.chain.void.push(suspect.life);
         }
@@ -430,6 +431,10 @@ impl LogRecovery {
         // At the limit, this segment has given all it had to; what follows was cut off.
         let Some(stop) = self.stop.filter(|_| self.last_complete < link.limit) else { return };
         let header = &link.header;
+        let (file_bytes, segment_bytes) = (bytes.len() as u64, header.segment_bytes);
+        if file_bytes < segment_bytes {
+            return self.damage(header.life, file_bytes, DamageCause::Truncated { segment_bytes });
+        }
         let step = header.block_bytes as usize;
         for at in (offset as usize..bytes.len()).step_by(step) {
             let is_stop = (stop.life, stop.offset) == (header.life, at as u64);

@@ -96,7 +96,11 @@ impl TxnLog {
         let (end, notice) = match &recovered.verdict {
             Verdict::TornTail { end, life, offset } => {
                 let file = directory.join(life.file_name());
-                let notice = format!("{}: cut an unfinished write at byte {offset}, after {end}", file.display());
+                let file = file.display();
+                let notice = match discard_after {
+                    Some(_) => format!("{file}: everything after {end} is given up from byte {offset} on, as asked"),
+                    None => format!("{file}: cut an unfinished write at byte {offset}, after {end}"),
+                };
                 (*end, Some(notice))
             }
             _ => (start.keep_to, None),
@@ -288,9 +292,22 @@ impl TxnLog {
         }
     }
 
+    /// A file to recycle as a segment of this size. Spares of another size, from before `preAllocSize` changed, are removed: a
+    /// segment's file is as long as its header says.
+    async fn take_spare(&self, segment_bytes: u64) -> Result<Option<Life>, StorageError> {
+        loop {
+            let Some(life) = self.spares.borrow_mut().pop_front() else { return Ok(None) };
+            let path = self.directory.join(life.spare_file_name());
+            if self.storage.file_bytes(&path).await? == segment_bytes {
+                return Ok(Some(life));
+            }
+            self.storage.remove(&path).await?;
+        }
+    }
+
     async fn make_segment(&self, spec: &SegmentSpec) -> Result<LogFile, StorageError> {
         let path = self.directory.join(spec.life.file_name());
-        let spare = self.spares.borrow_mut().pop_front();
+        let spare = self.take_spare(spec.segment_bytes).await?;
         let made_at = match spare {
             Some(life) => self.directory.join(life.spare_file_name()),
             None => self.directory.join(spec.life.spare_file_name()),

@@ -1,6 +1,6 @@
 //! Prep: turns a request into results.
 //!
-//! A request is validated against the records as the last proposal leaves them ([`Records`]): the outstanding changes over
+//! A request is validated against the records as the last proposal leaves them: the outstanding changes over
 //! what the owner shards answered. Validation is sequential and changes nothing until it has succeeded: when a record is
 //! missing it stops, the sequencer looks it up, and validation starts again from the beginning (rule B7). A multi works on an
 //! overlay of its own (rule B10).

@@ -177,8 +177,8 @@ fn write_of_the_old_connection_is_refused_after_a_move() {
         // A wrong password disturbs nobody.
         let (_, refused) = server.attach(0, response.session_id, &[9; 16]);
         assert_eq!(refused.unwrap().timeout_ms, 0);
-        server.request(new, 2, &Request::Ping);
-        assert_eq!(xids(&server.received(new)), [2]);
+        server.request(new, xid::PING, &Request::Ping);
+        assert_eq!(xids(&server.received(new)), [xid::PING]);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::report;
 use super::shard_driver::ShardDriver;
 use crate::coordination::admin::{FourLetterWord, answer};
-use crate::runtime::{ConnectionPermit, LocalNotify, Queue, Socket, clock, spawn};
+use crate::runtime::{ConnectionPermit, LocalNotify, PeerPermit, Queue, Socket, clock, spawn};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -30,11 +30,14 @@ pub struct ClientConnection {
     close_when_sent: Cell<bool>,
     /// The reader waits for this while its requests or its output have piled up.
     resumed: LocalNotify,
-    _permit: ConnectionPermit,
+    _permits: Permits,
 }
 
+/// A connection's place in the limits of the server and of its peer.
+pub type Permits = (ConnectionPermit, PeerPermit);
+
 impl ClientConnection {
-    fn new(socket: Socket, permit: ConnectionPermit) -> ClientConnection {
+    fn new(socket: Socket, permits: Permits) -> ClientConnection {
         let peer = socket.peer_addr();
         ClientConnection {
             socket,
@@ -44,7 +47,7 @@ impl ClientConnection {
             writing: Cell::new(false),
             close_when_sent: Cell::new(false),
             resumed: LocalNotify::new(),
-            _permit: permit,
+            _permits: permits,
         }
     }
 
@@ -124,11 +127,11 @@ impl ClientConnection {
 }
 
 /// Serves a connection until it ends.
-pub async fn serve(driver: Rc<ShardDriver>, socket: Socket, permit: ConnectionPermit) {
+pub async fn serve(driver: Rc<ShardDriver>, socket: Socket, permits: Permits) {
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!("{}: cannot set TCP_NODELAY: {error}", socket.peer_addr());
     }
-    let connection = Rc::new(ClientConnection::new(socket, permit));
+    let connection = Rc::new(ClientConnection::new(socket, permits));
     let now_ms = clock::monotonic_ms() as i64;
     let number = driver.core().borrow_mut().connect(connection.peer.ip(), now_ms);
     driver.add_connection(number, connection.clone());
@@ -146,6 +149,8 @@ async fn read(driver: &Rc<ShardDriver>, number: u64, connection: &Rc<ClientConne
     // The beginning of a frame whose end has not come yet.
     let mut partial = Vec::new();
     let mut greeted = false;
+    // Whole frames may be left in `partial`: they come before what the socket has.
+    let mut held = false;
     loop {
         while connection.is_backed_up() || !driver.wants_bytes(number) {
             if connection.socket.is_closed() {
@@ -153,17 +158,22 @@ async fn read(driver: &Rc<ShardDriver>, number: u64, connection: &Rc<ClientConne
             }
             connection.resumed.notified().await;
         }
-        let outcome = poll_fn(|cx| {
-            SCRATCH.with_borrow_mut(|scratch| {
-                let received = std::task::ready!(connection.socket.poll_read(cx, scratch));
-                std::task::Poll::Ready(
-                    received.map(|len| take_in(driver, number, &scratch[..len], &mut partial, &mut greeted)),
-                )
+        let outcome = if held {
+            Ok(offer_again(driver, number, &mut partial))
+        } else {
+            poll_fn(|cx| {
+                SCRATCH.with_borrow_mut(|scratch| {
+                    let received = std::task::ready!(connection.socket.poll_read(cx, scratch));
+                    std::task::Poll::Ready(
+                        received.map(|len| take_in(driver, number, &scratch[..len], &mut partial, &mut greeted)),
+                    )
+                })
             })
-        })
-        .await;
+            .await
+        };
+        held = matches!(outcome, Ok(Taken::Held));
         match outcome {
-            Ok(Taken::More) => driver.turn(),
+            Ok(Taken::More | Taken::Held) => driver.turn(),
             Ok(Taken::Word(word)) => return answer_word(driver, connection, word).await,
             Ok(Taken::End) | Err(_) => return driver.turn(),
             Ok(Taken::Refused(reason)) => {
@@ -177,6 +187,8 @@ async fn read(driver: &Rc<ShardDriver>, number: u64, connection: &Rc<ClientConne
 /// What became of received bytes.
 enum Taken {
     More,
+    /// Requests or output have piled up; whole frames may be left.
+    Held,
     End,
     Word(FourLetterWord),
     Refused(String),
@@ -216,12 +228,30 @@ fn take_in(driver: &Rc<ShardDriver>, number: u64, bytes: &[u8], partial: &mut Ve
             } else if consumed < bytes.len() {
                 partial.extend_from_slice(&bytes[consumed..]);
             }
-            if partial.is_empty() && partial.capacity() > RECEIVE_BYTES {
-                *partial = Vec::new();
-            }
-            Taken::More
+            what_is_left(driver, number, partial)
         }
     }
+}
+
+/// Offers what was left when requests or output had piled up.
+fn offer_again(driver: &Rc<ShardDriver>, number: u64, partial: &mut Vec<u8>) -> Taken {
+    match driver.received(number, partial, 0) {
+        Err(reason) => Taken::Refused(reason),
+        Ok(consumed) => {
+            partial.drain(..consumed);
+            what_is_left(driver, number, partial)
+        }
+    }
+}
+
+fn what_is_left(driver: &Rc<ShardDriver>, number: u64, partial: &mut Vec<u8>) -> Taken {
+    if partial.is_empty() {
+        if partial.capacity() > RECEIVE_BYTES {
+            *partial = Vec::new();
+        }
+        return Taken::More;
+    }
+    if driver.wants_bytes(number) { Taken::More } else { Taken::Held }
 }
 
 async fn answer_word(driver: &Rc<ShardDriver>, connection: &Rc<ClientConnection>, word: FourLetterWord) {

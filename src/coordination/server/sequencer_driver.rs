@@ -113,7 +113,8 @@ impl SequencerDriver {
     /// Asks the log for room before anything is validated (rule B11). False when nothing must be validated now.
     fn admit(&self, driver: &Rc<ShardDriver>) -> bool {
         let mut sequencer = self.sequencer.borrow_mut();
-        if sequencer.queued() == 0 {
+        // Whoever refuses asks again even when nothing is queued: expiry waits for room, too, and queues nothing meanwhile.
+        if sequencer.queued() == 0 && !self.refusing.get() {
             return true;
         }
         let wanted = sequencer.queued_bytes() + sequencer.queued() * TXN_OVERHEAD_BYTES;

@@ -370,11 +370,6 @@ impl ShardDriver {
         self.shard.borrow_mut().disconnect(number);
     }
 
-    /// Connections open now from `peer`.
-    pub fn connections_from(&self, peer: std::net::IpAddr) -> usize {
-        self.connections.borrow().values().filter(|connection| connection.peer().ip() == peer).count()
-    }
-
     /// A connection was closed at once because of a limit.
     pub fn connection_rejected(&self) {
         self.counters.borrow_mut().connections_rejected += 1;

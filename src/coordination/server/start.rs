@@ -20,9 +20,9 @@ use crate::coordination::processor::{ApplyError, Sequencer, SequencerConfig, Sha
 use crate::coordination::session::{SessionIds, SessionTable};
 use crate::coordination::tree::{DataTree, ShardMap};
 use crate::runtime::{
-    BoundListener, ConnectionLimit, Listener, Mesh, Queue, RuntimeError, ShardContext, ShardResult, ShardsConfig,
-    ShardsHandle, StopSignal, Watchdog, WatchdogConfig, bind_listeners, clock, preflight, run_shards, sleep, spawn,
-    watchdog,
+    BoundListener, ConnectionLimit, Listener, Mesh, PeerLimit, Queue, RuntimeError, ShardContext, ShardResult,
+    ShardsConfig, ShardsHandle, StopSignal, Watchdog, WatchdogConfig, bind_listeners, clock, preflight, run_shards,
+    sleep, spawn, watchdog,
 };
 use crate::storage::{Backend, Storage, StorageError};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -159,6 +159,7 @@ struct Shared {
     directories: DataDir,
     listeners: Mutex<Vec<Option<BoundListener>>>,
     limit: ConnectionLimit,
+    peers: PeerLimit,
     mesh: Mesh<ShardMessage>,
     words: Arc<Words>,
     map: ShardMap,
@@ -206,6 +207,7 @@ impl Server {
             mesh: Mesh::new(shards),
             words: Arc::new(Words::new(shards)),
             limit: ConnectionLimit::new(connections_max),
+            peers: PeerLimit::new(config.max_client_cnxns.map_or(usize::MAX, |max| max as usize)),
             listeners: Mutex::new(listeners.into_iter().map(Some).collect()),
             counters: Mutex::new(counters),
             stop: stop.clone(),
@@ -421,13 +423,13 @@ async fn serve_clients(shared: &Arc<Shared>, driver: &Rc<ShardDriver>) -> Result
     let _ = shared.serving.send(());
     while let Some(accepted) = listener.accept().await.map_err(failed)? {
         let peer = accepted.socket.peer_addr().ip();
-        let per_peer_max = shared.config.max_client_cnxns.map_or(usize::MAX, |max| max as usize);
-        if driver.connections_from(peer) >= per_peer_max {
+        let Some(peer_permit) = shared.peers.try_acquire(peer) else {
             driver.connection_rejected();
-            tracing::warn!("{peer} has {per_peer_max} connections already (maxClientCnxns); one more is closed");
+            tracing::warn!("{peer} has as many connections as maxClientCnxns allows; one more is closed");
             continue;
-        }
-        spawn(Queue::Serving, connection::serve(driver.clone(), accepted.socket, accepted.permit));
+        };
+        let permits = (accepted.permit, peer_permit);
+        spawn(Queue::Serving, connection::serve(driver.clone(), accepted.socket, permits));
     }
     Ok(())
 }

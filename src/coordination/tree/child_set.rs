@@ -3,7 +3,7 @@
 use ahash::RandomState;
 use hashbrown::HashTable;
 
-/// A set of names. Up to [`ChildSet::WHOLE_MAX`] it is one hash table; above, it is split by hash, so that growing never
+/// A set of names. Up to `WHOLE_MAX` names it is one hash table; above, it is split by hash, so that growing never
 /// moves more than a small part of a million names at once.
 #[derive(Debug, Default)]
 pub struct ChildSet {

@@ -2,7 +2,7 @@
 //!
 //! [`DataTree`] is the part of the tree whose paths this shard owns ([`ShardMap`]). It changes only by applying committed
 //! results, which always succeeds, and answers reads *as of* any position of the short window above `floor`
-//! ([`DataTree::view`]): what a change replaced is kept in [`history`] until no read can ask for it any more.
+//! ([`DataTree::view`]): what a change replaced is kept in `history` until no read can ask for it any more.
 
 mod acl_list;
 mod child_set;

@@ -203,7 +203,10 @@ final class NodeChecks {
         Suite.create(zk, t.path, "data");
         Suite.create(zk, t.path + "/kid", "x");
         List<OpResult> results = zk.multi(List.of(
-                Op.getData(t.path), Op.getChildren(t.path), Op.getData(t.path + "/none"), Op.getChildren(t.path + "/kid")));
+                Op.getData(t.path),
+                Op.getChildren(t.path),
+                Op.getData(t.path + "/none"),
+                Op.getChildren(t.path + "/kid")));
         OpResult.GetDataResult data = (OpResult.GetDataResult) results.get(0);
         Suite.expect(data.getData(), Suite.bytes("data"));
         Suite.expect(data.getStat(), zk.exists(t.path, false));

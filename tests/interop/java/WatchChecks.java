@@ -196,7 +196,8 @@ final class WatchChecks {
         for (AddWatchMode mode : AddWatchMode.values()) {
             Suite.Events lasting = new Suite.Events();
             zk.addWatch(t.path, lasting, mode);
-            WatcherType type = mode == AddWatchMode.PERSISTENT ? WatcherType.Persistent : WatcherType.PersistentRecursive;
+            WatcherType type =
+                    mode == AddWatchMode.PERSISTENT ? WatcherType.Persistent : WatcherType.PersistentRecursive;
             zk.removeWatches(t.path, lasting, type, false);
             Suite.expect(lasting.nextOfNode(), "PersistentWatchRemoved " + t.path);
             zk.setData(t.path, null, -1);

@@ -33,7 +33,16 @@ def _(t):
     expect(t.client().call(z.AUTH, z.auth("digest", b"a:b"), 55).xid, 55)
 
 
-@table("auth fails with -115, then the close: scheme", [("unknown", "nosuch", b"x"), ("world", "world", b"anyone"), ("empty", "", b"x"), ("auth", "auth", b"x"), ("null", None, b"x")])
+@table(
+    "auth fails with -115, then the close: scheme",
+    [
+        ("unknown", "nosuch", b"x"),
+        ("world", "world", b"anyone"),
+        ("empty", "", b"x"),
+        ("auth", "auth", b"x"),
+        ("null", None, b"x"),
+    ],
+)
 def _(t, scheme, token):
     client = t.client()
     client.send(z.AUTH, z.auth(scheme, token), -4)
@@ -170,7 +179,9 @@ def _(t):
     client.auth("digest", b"alice:secret")
     client.auth("digest", b"bob:secret")
     path = t.node(client, acl=AUTH)
-    expect({(a.scheme, a.id) for a in get_acl(client, path)[1]}, {("digest", ALICE), ("digest", digest("bob", "secret"))})
+    expect(
+        {(a.scheme, a.id) for a in get_acl(client, path)[1]}, {("digest", ALICE), ("digest", digest("bob", "secret"))}
+    )
 
 
 @check("ACL: the same identity given twice counts once")
@@ -198,7 +209,10 @@ def _(t):
     expect(get_acl(client, path)[1], acl)
 
 
-@table("getACL with permission", [("READ", z.READ, 0), ("ADMIN", z.ADMIN, 0), ("all others", z.WRITE | z.CREATE_PERM | z.DELETE_PERM, z.NO_AUTH)])
+@table(
+    "getACL with permission",
+    [("READ", z.READ, 0), ("ADMIN", z.ADMIN, 0), ("all others", z.WRITE | z.CREATE_PERM | z.DELETE_PERM, z.NO_AUTH)],
+)
 def _(t, perms, err):
     client = t.client()
     expect(get_acl(client, t.node(client, acl=only(perms)))[0], err)
@@ -263,7 +277,14 @@ def _(t):
     expect(client.exists(path + "/none")[0], z.NO_NODE)
 
 
-@table("permission: not needed for", [("sync", z.SYNC, lambda p: z.path_only(p)), ("addWatch", z.ADD_WATCH, lambda p: z.path_type(p, 0)), ("setWatches", z.SET_WATCHES, lambda p: z.set_watches(2**62, data=[p]))])
+@table(
+    "permission: not needed for",
+    [
+        ("sync", z.SYNC, lambda p: z.path_only(p)),
+        ("addWatch", z.ADD_WATCH, lambda p: z.path_type(p, 0)),
+        ("setWatches", z.SET_WATCHES, lambda p: z.set_watches(2**62, data=[p])),
+    ],
+)
 def _(t, opcode, body):
     client = t.client()
     path = t.node(client, acl=only(0))
@@ -273,7 +294,16 @@ def _(t, opcode, body):
 # ---- who matches ---------------------------------------------------------------------------------------------
 
 
-@table("digest identity", [("right", b"alice:secret", 0), ("wrong password", b"alice:other", z.NO_AUTH), ("wrong user", b"bob:secret", z.NO_AUTH), ("none", None, z.NO_AUTH), ("the hash itself as password", ALICE.encode(), z.NO_AUTH)])
+@table(
+    "digest identity",
+    [
+        ("right", b"alice:secret", 0),
+        ("wrong password", b"alice:other", z.NO_AUTH),
+        ("wrong user", b"bob:secret", z.NO_AUTH),
+        ("none", None, z.NO_AUTH),
+        ("the hash itself as password", ALICE.encode(), z.NO_AUTH),
+    ],
+)
 def _(t, token, err):
     maker, client = t.client(), t.client()
     path = t.node(maker, acl=only(z.ALL, "digest", ALICE))

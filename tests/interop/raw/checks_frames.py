@@ -1,4 +1,4 @@
-"""Framing, handshake, special xids, malformed packets and unknown opcodes (reference 1.2 to 1.5; list 2, 7 to 9, 14)."""
+"""Framing, handshake, special xids, malformed packets, unknown opcodes (reference 1.2 to 1.5; list 2, 7 to 9, 14)."""
 
 import struct
 import time
@@ -53,7 +53,10 @@ def _(t, asked, granted):
     expect(t.tcp().handshake(timeout_ms=asked(t)).timeout_ms, granted(t))
 
 
-@table("handshake: password of a new session is ignored", [("null", None), ("empty", b""), ("3 bytes", b"abc"), ("64 bytes", b"x" * 64)])
+@table(
+    "handshake: password of a new session is ignored",
+    [("null", None), ("empty", b""), ("3 bytes", b"abc"), ("64 bytes", b"x" * 64)],
+)
 def _(t, password):
     session = t.tcp().handshake(password=password)
     expect_true(session.id != 0, "a session")
@@ -74,7 +77,10 @@ def _(t):
     expect_true(connection.read_session().id != 0, "a session")
 
 
-@table("handshake: cut short, the connection is closed without a reply", [("24 bytes", 24), ("43 bytes", 43), ("4 bytes", 4)])
+@table(
+    "handshake: cut short, the connection is closed without a reply",
+    [("24 bytes", 24), ("43 bytes", 43), ("4 bytes", 4)],
+)
 def _(t, length):
     connection = t.tcp()
     connection.send_frame(connect_request()[:length])
@@ -142,7 +148,14 @@ def _(t):
     expect_closed(connection, b"imok")
 
 
-@table("four-letter word", [("srvr", b"srvr", b"Mode: standalone\n"), ("stat", b"stat", b"Clients:\n"), ("mntr", b"mntr", b"zk_server_state\tstandalone\n")])
+@table(
+    "four-letter word",
+    [
+        ("srvr", b"srvr", b"Mode: standalone\n"),
+        ("stat", b"stat", b"Clients:\n"),
+        ("mntr", b"mntr", b"zk_server_state\tstandalone\n"),
+    ],
+)
 def _(t, word, line):
     connection = t.tcp()
     connection.send_bytes(word)
@@ -160,14 +173,20 @@ def _(t):
 # ---- frames --------------------------------------------------------------------------------------------------
 
 
-@table("frame of a session: closed without a reply for length", [("-1", -1), ("-2^31", -(2**31)), ("0x100000", 0x100000), ("2^31-1", 2**31 - 1)])
+@table(
+    "frame of a session: closed without a reply for length",
+    [("-1", -1), ("-2^31", -(2**31)), ("0x100000", 0x100000), ("2^31-1", 2**31 - 1)],
+)
 def _(t, length):
     client = t.client()
     client.send_bytes(i32(length) + b"\x00" * 64)
     expect_closed(client)
 
 
-@table("frame of a session: closed when the header is cut short", [("0 bytes", b""), ("4 bytes", i32(1)), ("7 bytes", i32(1) + b"\0\0\0")])
+@table(
+    "frame of a session: closed when the header is cut short",
+    [("0 bytes", b""), ("4 bytes", i32(1)), ("7 bytes", i32(1) + b"\0\0\0")],
+)
 def _(t, body):
     client = t.client()
     client.send_frame(body)
@@ -272,7 +291,9 @@ def _(t, opcode, body):
     expect(client.exists("/")[0], 0, "next request")
 
 
-@table("malformed write: the reply carries the last zxid and takes none", [("create", z.CREATE), ("setData", z.SET_DATA)])
+@table(
+    "malformed write: the reply carries the last zxid and takes none", [("create", z.CREATE), ("setData", z.SET_DATA)]
+)
 def _(t, opcode):
     client = t.client()
     before = client.ping().zxid

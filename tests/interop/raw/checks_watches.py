@@ -1,4 +1,7 @@
-"""Watches: which event for which write, one-shot, persistent and recursive (reference 1.9, 3.5; list 5, 10, 20 to 23, 25)."""
+"""Watches: which event for which write, one-shot, persistent and recursive.
+
+Reference 1.9, 3.5; list 5, 10, 20 to 23, 25.
+"""
 
 import zkraw as z
 from harness import check, expect, table
@@ -147,7 +150,10 @@ def _(t):
     expect(client.take_events(), [(CREATED, path)])
 
 
-@table("failed read leaves no watch", [("getData", arm_data), ("getChildren", arm_children), ("getChildren2", arm_children2)])
+@table(
+    "failed read leaves no watch",
+    [("getData", arm_data), ("getChildren", arm_children), ("getChildren2", arm_children2)],
+)
 def _(t, arm):
     client = t.client()
     path = t.name()
@@ -158,7 +164,9 @@ def _(t, arm):
     expect(client.take_events(), [])
 
 
-@table("failed read does not take away the watch that exists left", [("getData", arm_data), ("getChildren", arm_children)])
+@table(
+    "failed read does not take away the watch that exists left", [("getData", arm_data), ("getChildren", arm_children)]
+)
 def _(t, arm):
     client = t.client()
     path = t.name()
@@ -168,7 +176,10 @@ def _(t, arm):
     expect(client.take_events(), [(CREATED, path)])
 
 
-@table("read refused with NOAUTH leaves no watch", [("exists", arm_exists), ("getData", arm_data), ("getChildren", arm_children)])
+@table(
+    "read refused with NOAUTH leaves no watch",
+    [("exists", arm_exists), ("getData", arm_data), ("getChildren", arm_children)],
+)
 def _(t, arm):
     client = t.client()
     path = t.node(client, acl=[z.Acl(z.ALL & ~z.READ, "world", "anyone")])

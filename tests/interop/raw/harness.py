@@ -9,7 +9,7 @@ import os
 import time
 from collections import namedtuple
 
-from zkraw import OPEN, Client, Closed, Connection
+from zkraw import CLOSE_SESSION, OPEN, Client, Closed, Connection, Timeout
 
 # super:admin, the value of DigestAuthenticationProvider.superDigest that the server must be started with.
 SUPER_DIGEST = "super:xQJmxLMiHGwaqBvst5y6rkB6HQs="
@@ -112,12 +112,19 @@ class Context:
             time.sleep(0.02)
 
     def close(self):
-        """Ends the sessions that still can be ended, so that checks do not disturb each other later."""
+        """Ends every session of the check, and waits for it, so that later checks find the zxids to themselves."""
+        sessions = {c.session.id: c.session for c in self.opened if c.session and c.session.id}
         for connection in self.opened:
-            try:
-                if isinstance(connection, Client):
-                    connection.send(-11)
-            except (Closed, OSError):
-                continue
-            finally:
-                connection.close()
+            connection.close()
+        for session in sessions.values():
+            self._end(session)
+
+    def _end(self, session):
+        """Taken up anew, since the check may have lost its connection; a session that is gone answers with id 0."""
+        try:
+            connection = Connection(self.address)
+            if connection.handshake(session_id=session.id, password=session.password).id:
+                connection.call(CLOSE_SESSION)
+            connection.close()
+        except (Closed, Timeout, OSError) as error:
+            print(f"note: session {session.id:#x} was not ended: {error}")

@@ -131,9 +131,7 @@ class Reader:
 # ---- request bodies ------------------------------------------------------------------------------------------
 
 
-def connect_request(
-    protocol=0, last_zxid=0, timeout_ms=10000, session_id=0, password=bytes(16), read_only=False
-):
+def connect_request(protocol=0, last_zxid=0, timeout_ms=10000, session_id=0, password=bytes(16), read_only=False):
     """The handshake's body. read_only None leaves the byte out, as clients before 3.4 do."""
     body = i32(protocol) + i64(last_zxid) + i32(timeout_ms) + i64(session_id) + buffer(password)
     return body if read_only is None else body + boolean(read_only)

@@ -24,8 +24,10 @@ enum Turn {
 }
 
 impl Shard {
-    /// Bytes from a client. `released` is the server's word, read once when they arrived. Returns how many were consumed: the
-    /// rest is the beginning of a frame, to be offered again with what follows. An error closes the connection at once.
+    /// Bytes from a client. `released` is the server's word, read once when they arrived. Returns how many were consumed. The
+    /// rest is the beginning of a frame, to be offered again with what follows; or, when [`Shard::wants_bytes`] says no
+    /// afterwards, frames to be offered again as soon as it says yes: a few bytes of requests can ask for many of replies. An
+    /// error closes the connection at once.
     pub fn receive(
         &mut self,
         number: u64,
@@ -35,6 +37,9 @@ impl Shard {
     ) -> Result<usize, FrameError> {
         let mut frames = FrameReader::new(bytes, self.config.packet_bytes_max);
         loop {
+            if frames.consumed() > 0 && !self.wants_bytes(number) {
+                return Ok(frames.consumed());
+            }
             let frame = match frames.next() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return Ok(frames.consumed()),
