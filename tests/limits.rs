@@ -29,16 +29,22 @@ fn timed_out(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-/// Sends the handshake on a new connection and gives it back when no answer comes within [`SILENCE`].
-fn connect_or_wait(server: &ServerProcess) -> Result<Client, Client> {
+/// A connection that was tried: is it served, or does it wait for a place?
+enum Attempt {
+    Served(Client),
+    Waiting(Client),
+}
+
+/// Sends the handshake on a new connection, which waits when no answer comes within [`SILENCE`].
+fn connect_or_wait(server: &ServerProcess) -> Attempt {
     let mut client = Client::open(server.address, Session::new(30_000)).expect("the backlog takes it");
     client.send_greeting().expect("the kernel takes it");
     client.set_patience(SILENCE);
     let answer = client.finish_greeting();
     client.set_patience(PATIENCE);
     match answer {
-        Ok(()) => Ok(client),
-        Err(error) if timed_out(&error) => Err(client),
+        Ok(()) => Attempt::Served(client),
+        Err(error) if timed_out(&error) => Attempt::Waiting(client),
         Err(error) => panic!("a connection beyond the limit waits and is not dropped: {error}"),
     }
 }
@@ -64,8 +70,8 @@ fn connections_beyond_the_file_limit_wait_for_a_place() {
         let mut clients = Vec::new();
         let mut waiting = loop {
             match connect_or_wait(&server) {
-                Ok(client) => clients.push(client),
-                Err(waiting) => break waiting,
+                Attempt::Served(client) => clients.push(client),
+                Attempt::Waiting(waiting) => break waiting,
             }
             assert!(clients.len() < 200, "more connections than files");
         };
@@ -93,8 +99,8 @@ fn failing_accept_neither_spins_nor_kills_the_server() {
         let mut clients = Vec::new();
         let mut waiting = loop {
             match connect_or_wait(&server) {
-                Ok(client) => clients.push(client),
-                Err(waiting) => break waiting,
+                Attempt::Served(client) => clients.push(client),
+                Attempt::Waiting(waiting) => break waiting,
             }
             assert!(clients.len() < 50, "more connections than files");
         };

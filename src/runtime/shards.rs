@@ -173,10 +173,10 @@ where
     for (index, &cpu) in cpus.iter().enumerate() {
         let context = ShardContext { shard: ShardId(index as u16), shards: config.shards, cpu };
         // An early return drops `starters`, at which the threads that did get their executor end.
-        let (thread, starter, waker) = start_thread(config, context, build, &report_end)?;
-        threads.push(thread);
-        starters.push(starter);
-        wakers.push(waker);
+        let started = start_thread(config, context, build, &report_end)?;
+        threads.push(started.thread);
+        starters.push(started.starter);
+        wakers.push(started.waker);
     }
     let (alive, all_ended) = channel();
     std::thread::Builder::new().name("heartbeat".into()).spawn(move || beat(wakers, all_ended)).map_err(|error| {
@@ -190,7 +190,14 @@ where
     Ok(ShardsHandle { threads, ended })
 }
 
-/// A thread whose executor works. Sending it [`Go`] starts its future; dropping the sender ends it.
+/// A thread whose executor works.
+struct Started<F> {
+    thread: JoinHandle<()>,
+    starter: Sender<Go<F>>,
+    waker: Waker,
+}
+
+/// Starts a thread and waits until its executor works. Sending it [`Go`] starts its future; dropping the sender ends it.
 ///
 /// The first turn of an executor can be lost for good (see [`beat`], which does not know it yet). Such a thread is left
 /// behind asleep and another takes its place; should it ever wake up it finds its sender gone, and ends.
@@ -199,7 +206,7 @@ fn start_thread<F, Fut>(
     context: ShardContext,
     build: Build,
     report_end: &Sender<Result<(), RuntimeError>>,
-) -> Result<(JoinHandle<()>, Sender<Go<F>>, Waker), RuntimeError>
+) -> Result<Started<F>, RuntimeError>
 where
     F: FnOnce(ShardContext) -> Fut + Send + 'static,
     Fut: Future<Output = ShardResult> + 'static,
@@ -216,7 +223,7 @@ where
             .spawn(move || shard_main(&config, context, build, signals))
             .map_err(|error| failed(format!("no thread: {error}")))?;
         match ready.recv_timeout(FIRST_TURN_MAX) {
-            Ok(result) => return result.map(|waker| (thread, starter, waker)),
+            Ok(result) => return result.map(|waker| Started { thread, starter, waker }),
             Err(_) => {
                 tracing::warn!("the executor of shard {shard} does not turn; another one is started in its place")
             }
