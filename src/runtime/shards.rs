@@ -7,9 +7,12 @@
 use super::queues::{self, Queue, spawn};
 use crate::base::ShardId;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
-use std::future::Future;
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,6 +20,10 @@ use std::time::Duration;
 const PREEMPT_TIMER: Duration = Duration::from_millis(1);
 /// The first timer of an executor can be tens of milliseconds late; this one is thrown away before serving begins.
 const FIRST_TIMER: Duration = Duration::from_millis(1);
+/// An executor that has not turned once by then never will.
+const FIRST_TURN_MAX: Duration = Duration::from_secs(2);
+/// Executors tried for one shard.
+const START_ATTEMPTS: usize = 5;
 
 /// How to start the shards.
 #[derive(Clone, Debug)]
@@ -146,10 +153,10 @@ where
     start(config, build_executor, make)
 }
 
-/// Builds one executor; tests put a failing one in its place.
 /// How long a lost wake-up can last; costs a third of a percent of an idle core.
 const HEARTBEAT: Duration = Duration::from_millis(5);
 
+/// Builds one executor; tests put a failing one in its place.
 type Build = fn(&ShardsConfig, ShardContext) -> Result<LocalExecutor, String>;
 
 fn start<F, Fut>(config: &ShardsConfig, build: Build, make: F) -> Result<ShardsHandle, RuntimeError>
@@ -161,41 +168,84 @@ where
         return Err(RuntimeError::Config("the ring depth must be at least 1".into()));
     }
     let cpus = assign_cpus(config, &allowed_cpus()?)?;
-    let (report_ready, ready) = channel();
     let (report_end, ended) = channel();
-    let mut threads = Vec::new();
-    let mut starters = Vec::new();
+    let (mut threads, mut starters, mut wakers) = (Vec::new(), Vec::new(), Vec::new());
     for (index, &cpu) in cpus.iter().enumerate() {
         let context = ShardContext { shard: ShardId(index as u16), shards: config.shards, cpu };
-        let (starter, go) = channel();
-        let signals = Signals { ready: report_ready.clone(), go, ended: report_end.clone() };
-        let (config, make) = (config.clone(), make.clone());
-        let thread = std::thread::Builder::new()
-            .name(format!("shard-{index}"))
-            .spawn(move || shard_main(&config, context, build, make, signals))
-            .map_err(|error| RuntimeError::Start { shard: index, cpu, reason: format!("no thread: {error}") })?;
-        threads.push(thread);
-        starters.push(starter);
+        // An early return drops `starters`, at which the threads that did get their executor end.
+        let started = start_thread(config, context, build, &report_end)?;
+        threads.push(started.thread);
+        starters.push(started.starter);
+        wakers.push(started.waker);
     }
-    drop(report_ready);
-    // An early return drops `starters`, at which the threads that did get their executor end.
-    for _ in 0..config.shards {
-        ready.recv().expect("each thread reports before it ends")?;
-    }
+    let (alive, all_ended) = channel();
+    std::thread::Builder::new().name("heartbeat".into()).spawn(move || beat(wakers, all_ended)).map_err(|error| {
+        RuntimeError::Start { shard: 0, cpu: cpus[0], reason: format!("no thread for the heartbeat: {error}") }
+    })?;
     for starter in starters {
         // A thread that has reported success waits for this and nothing else.
-        starter.send(()).expect("the thread waits for the start");
+        let sent = starter.send(Go { make: make.clone(), alive: alive.clone() }).is_ok();
+        assert!(sent, "the thread waits for the start");
     }
     Ok(ShardsHandle { threads, ended })
 }
 
-struct Signals {
-    ready: Sender<Result<(), RuntimeError>>,
-    go: Receiver<()>,
+/// A thread whose executor works.
+struct Started<F> {
+    thread: JoinHandle<()>,
+    starter: Sender<Go<F>>,
+    waker: Waker,
+}
+
+/// Starts a thread and waits until its executor works. Sending it [`Go`] starts its future; dropping the sender ends it.
+///
+/// The first turn of an executor can be lost for good (see [`beat`], which does not know it yet). Such a thread is left
+/// behind asleep and another takes its place; should it ever wake up it finds its sender gone, and ends.
+fn start_thread<F, Fut>(
+    config: &ShardsConfig,
+    context: ShardContext,
+    build: Build,
+    report_end: &Sender<Result<(), RuntimeError>>,
+) -> Result<Started<F>, RuntimeError>
+where
+    F: FnOnce(ShardContext) -> Fut + Send + 'static,
+    Fut: Future<Output = ShardResult> + 'static,
+{
+    let (shard, cpu) = (context.shard.index(), context.cpu);
+    let failed = |reason: String| RuntimeError::Start { shard, cpu, reason };
+    for _ in 0..START_ATTEMPTS {
+        let (report_ready, ready) = channel();
+        let (starter, go) = channel();
+        let signals = Signals { ready: report_ready, go, ended: report_end.clone() };
+        let config = config.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("shard-{shard}"))
+            .spawn(move || shard_main(&config, context, build, signals))
+            .map_err(|error| failed(format!("no thread: {error}")))?;
+        match ready.recv_timeout(FIRST_TURN_MAX) {
+            Ok(result) => return result.map(|waker| Started { thread, starter, waker }),
+            Err(_) => {
+                tracing::warn!("the executor of shard {shard} does not turn; another one is started in its place")
+            }
+        }
+    }
+    Err(failed(format!("{START_ATTEMPTS} executors in a row did not turn within {} s", FIRST_TURN_MAX.as_secs())))
+}
+
+/// What a waiting thread goes on with.
+struct Go<F> {
+    make: F,
+    /// Held until the shard has ended.
+    alive: Sender<()>,
+}
+
+struct Signals<F> {
+    ready: Sender<Result<Waker, RuntimeError>>,
+    go: Receiver<Go<F>>,
     ended: Sender<Result<(), RuntimeError>>,
 }
 
-fn shard_main<F, Fut>(config: &ShardsConfig, context: ShardContext, build: Build, make: F, signals: Signals)
+fn shard_main<F, Fut>(config: &ShardsConfig, context: ShardContext, build: Build, signals: Signals<F>)
 where
     F: FnOnce(ShardContext) -> Fut,
     Fut: Future<Output = ShardResult> + 'static,
@@ -211,38 +261,55 @@ where
             return;
         }
     };
-    executor.run(async {
+    let waker = executor.run(async {
         queues::create();
+        let waker = standing_waker();
         queues::sleep(FIRST_TIMER).await;
+        waker.await
     });
-    if signals.ready.send(Ok(())).is_err() || signals.go.recv().is_err() {
-        return; // another shard could not start
+    if signals.ready.send(Ok(waker)).is_err() {
+        return; // another thread took this one's place
     }
-    let run = AssertUnwindSafe(|| {
-        executor.run(async {
-            let _heartbeat = spawn(Queue::Serving, heartbeat());
-            make(context).await
-        })
-    });
-    let end = match catch_unwind(run) {
+    let Ok(Go { make, alive }) = signals.go.recv() else { return }; // another shard could not start
+    let end = match catch_unwind(AssertUnwindSafe(|| executor.run(make(context)))) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(RuntimeError::Shard { shard, reason: error.to_string() }),
         Err(panic) => Err(RuntimeError::Panic { shard, reason: panic_text(panic) }),
     };
     // Sockets and files of tasks still alive close with the executor, so the end is reported after it.
     drop(executor);
+    drop(alive);
     let _ = signals.ended.send(end); // nobody listens any more when the handle was dropped or another shard failed
 }
 
-/// Bounds what a lost wake-up costs.
+/// The waker of a task that is never done: waking it from another thread wakes the executor and does nothing else.
+async fn standing_waker() -> Waker {
+    let slot = Rc::new(RefCell::new(None));
+    let filled = slot.clone();
+    spawn(
+        Queue::Serving,
+        poll_fn::<(), _>(move |cx| {
+            filled.borrow_mut().get_or_insert_with(|| cx.waker().clone());
+            Poll::Pending
+        }),
+    );
+    loop {
+        if let Some(waker) = slot.borrow().clone() {
+            return waker;
+        }
+        queues::sleep(FIRST_TIMER).await;
+    }
+}
+
+/// Bounds what a lost wake-up costs, until all shards have ended.
 ///
 /// The library's loop arms the preemption timer, then runs tasks, and sleeps when none has run. When the thread is taken off its
 /// CPU in between for longer than the timer, the timer says "stop" before the first task, none has run, and the executor
-/// sleeps on tasks that are ready: a connection then stands still until anything else happens on the shard. A timer is the one
-/// thing that ends such a sleep for sure.
-async fn heartbeat() {
-    loop {
-        queues::sleep(HEARTBEAT).await;
+/// sleeps on tasks that are ready. A timer of its own does not end that sleep for sure: the task that would arm the next one
+/// may be among those that are ready. A wake-up from another thread always does.
+fn beat(wakers: Vec<Waker>, all_ended: Receiver<()>) {
+    while all_ended.recv_timeout(HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
+        wakers.iter().for_each(Waker::wake_by_ref);
     }
 }
 

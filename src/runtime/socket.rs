@@ -8,7 +8,7 @@
 //! after a short read, so that no `recv` is spent on finding nothing. Callers gather the replies of one wake-up into one
 //! buffer and send it once: a send per reply costs 9 to 17 times as much.
 
-use super::queues::{TimedOut, timeout};
+use super::queues::{TimedOut, timeout, yield_if_needed};
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 use std::cell::{Cell, RefCell};
@@ -97,6 +97,8 @@ impl Socket {
     /// Sends all of `bytes`.
     pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
+            // A fast reader takes everything at once, and the loop would never wait.
+            yield_if_needed().await;
             let sent = self.write(bytes).await?;
             bytes = &bytes[sent..];
         }

@@ -459,12 +459,16 @@ impl Server {
     }
 
     /// Bytes of a client arrive. `told` is the newest state that a client of this life has been told of: `released` is at
-    /// least that wherever it is read.
-    pub(super) fn receive(&mut self, machine: &mut Machine, connection: ConnectionId, bytes: &[u8], told: Zxid) {
+    /// least that wherever it is read. Gives back what the connection does not want now.
+    pub(super) fn receive(
+        &mut self,
+        machine: &mut Machine,
+        connection: ConnectionId,
+        bytes: &[u8],
+        told: Zxid,
+    ) -> Option<Vec<u8>> {
         let (shard, number) = (connection.shard.index(), connection.number);
-        if self.shards[shard].connection_state(number).is_none() {
-            return;
-        }
+        self.shards[shard].connection_state(number)?;
         let released = if machine.schedule.percent(50) { told } else { self.released };
         let mut buffer = self.partial.remove(&(shard, number)).unwrap_or_default();
         buffer.extend_from_slice(bytes);
@@ -475,8 +479,12 @@ impl Server {
             && consumed < buffer.len()
         {
             buffer.drain(..consumed);
+            if !self.shards[shard].wants_bytes(number) {
+                return Some(buffer);
+            }
             self.partial.insert((shard, number), buffer);
         }
+        None
     }
 
     /// The client's end of a connection is gone.

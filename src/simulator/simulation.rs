@@ -285,7 +285,9 @@ impl Simulation {
                     return self.network.put_back(&mut self.machine, key, Upward::Bytes(bytes));
                 }
                 let told = self.network.told;
-                server.receive(&mut self.machine, connection, &bytes, told);
+                if let Some(rest) = server.receive(&mut self.machine, connection, &bytes, told) {
+                    self.network.put_back(&mut self.machine, key, Upward::Bytes(rest));
+                }
             }
             (Upward::Close, Some(connection)) => server.disconnect(connection),
             (Upward::Bytes(_) | Upward::Close, None) => {}

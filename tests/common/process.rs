@@ -1,6 +1,6 @@
 //! A server in a process of its own, which can be killed.
 
-use super::{PATIENCE, wait_for};
+use super::wait_for;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 /// How to start a server: on a port that the system picks, which is then read from its log.
 #[derive(Clone, Debug)]
@@ -196,14 +195,7 @@ impl ServerProcess {
     }
 
     fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        let status = wait_for("the server to end", || {
-            let status = self.child.try_wait().expect("the child can be asked");
-            if status.is_none() && Instant::now() + PATIENCE / 10 > deadline {
-                eprintln!("the server does not end; its log:\n{}", self.log());
-            }
-            status
-        });
+        let status = wait_for("the server to end", || self.child.try_wait().expect("the child can be asked"));
         wait_for("the end of the log", || lock(&self.log.ended).then_some(()));
         status
     }

@@ -3,7 +3,7 @@
 use super::report;
 use super::shard_driver::ShardDriver;
 use crate::coordination::admin::{FourLetterWord, answer};
-use crate::runtime::{ConnectionPermit, LocalNotify, PeerPermit, Queue, Socket, clock, spawn};
+use crate::runtime::{ConnectionPermit, LocalNotify, PeerPermit, Queue, Socket, clock, spawn, yield_if_needed};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -152,6 +152,8 @@ async fn read(driver: &Rc<ShardDriver>, number: u64, connection: &Rc<ClientConne
     // Whole frames may be left in `partial`: they come before what the socket has.
     let mut held = false;
     loop {
+        // A client that always has more to say, and takes what it is told, must not keep the shard from the others.
+        yield_if_needed().await;
         while connection.is_backed_up() || !driver.wants_bytes(number) {
             if connection.socket.is_closed() {
                 return;

@@ -50,7 +50,7 @@ pub struct PartFault {
 impl SnapshotLoader {
     /// Begins to load the snapshot of `manifest`.
     pub fn begin(manifest: Arc<Manifest>, shard: &mut Shard) -> SnapshotLoader {
-        shard.begin_load();
+        shard.begin_load(manifest.parts.iter().map(|part| part.records).fold(0, u64::saturating_add));
         SnapshotLoader { manifest, part: 0, reader: None, last_list: None, failed: None }
     }
 

@@ -49,7 +49,7 @@ impl PartScan {
         self.check_bytes = 1;
     }
 
-    /// Writes records until `enough` says so, which is asked every [`CHECK_BYTES`]. At the end of the scan gives the zxid at
+    /// Writes records until `enough` says so, which is asked every `CHECK_BYTES`. At the end of the scan gives the zxid at
     /// which it was finished.
     pub fn slice(
         &mut self,

@@ -229,17 +229,20 @@ impl DataTree {
         changed || added
     }
 
+    /// Makes room for about `nodes` more nodes that are about to be loaded.
+    pub fn reserve(&mut self, nodes: usize) {
+        self.nodes.reserve(nodes);
+    }
+
     /// Puts a node of a snapshot in its place, without history. A path may come twice: deleted and created again while the
     /// snapshot was written, it was met in two slots; the log then settles what it is.
     pub fn load(&mut self, node_path: &str, data: Option<&[u8]>, acl: AclRef, stat: &NodeStat) {
-        // A child may have been loaded first, and made a place-holder of its parent.
-        let loaded = self.nodes.get_mut(node_path).and_then(|node| node.extra.as_mut());
-        let children = loaded.map(|extra| std::mem::take(&mut extra.children));
-        let mut node = Node::new(node_path, data, acl, stat);
-        if let Some(children) = children.filter(|children| !children.is_empty()) {
+        let Some(replaced) = self.insert(Node::new(node_path, data, acl, stat)) else { return };
+        // A child was loaded first, and made a place-holder of its parent.
+        let children = replaced.extra.map(|extra| extra.children).filter(|children| !children.is_empty());
+        if let (Some(children), Some(node)) = (children, self.nodes.get_mut(node_path)) {
             node.extra_mut().children = children;
         }
-        self.insert(node);
     }
 
     /// Makes `name` a child of `parent` while a snapshot is loaded, in whatever order the nodes come.

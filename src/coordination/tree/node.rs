@@ -86,9 +86,9 @@ impl Body {
         std::str::from_utf8(self.split().0).expect("the path was a str when it was stored")
     }
 
-    /// True when this is the body of `path`. Cheaper than comparing with [`Body::path`].
-    pub(super) fn is_of(&self, path: &str) -> bool {
-        self.split().0 == path.as_bytes()
+    /// The path for hashing and comparing. Cheaper than [`Body::path`], which goes over it once more.
+    pub(super) fn path_bytes(&self) -> &[u8] {
+        self.split().0
     }
 
     pub(super) fn data(&self) -> Option<&[u8]> {

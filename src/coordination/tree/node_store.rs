@@ -38,6 +38,26 @@ impl NodeStore {
         self.len
     }
 
+    /// Makes room for `nodes` more in the tables: growing them one by one goes over all paths again and again.
+    pub(super) fn reserve(&mut self, nodes: usize) {
+        // The parts are never filled quite evenly.
+        let each = nodes / Self::INDEX_PARTS + nodes / Self::INDEX_PARTS / 8;
+        let (chunks, hasher) = (&self.chunks, &self.hasher);
+        for part in &mut self.index {
+            part.reserve(each, |&slot| Self::hash_at(chunks, hasher, slot));
+        }
+    }
+
+    fn hash_of(hasher: &RandomState, path: &[u8]) -> u64 {
+        hasher.hash_one(path)
+    }
+
+    /// The hash of a node that is in an index.
+    fn hash_at(chunks: &[Vec<Option<Node>>], hasher: &RandomState, slot: u32) -> u64 {
+        let node = &chunks[slot as usize / Self::CHUNK_SLOTS][slot as usize % Self::CHUNK_SLOTS];
+        Self::hash_of(hasher, node.as_ref().expect("an indexed slot is taken").body.path_bytes())
+    }
+
     fn slot(&self, slot: u32) -> &Option<Node> {
         &self.chunks[slot as usize / Self::CHUNK_SLOTS][slot as usize % Self::CHUNK_SLOTS]
     }
@@ -46,10 +66,10 @@ impl NodeStore {
         &mut self.chunks[slot as usize / Self::CHUNK_SLOTS][slot as usize % Self::CHUNK_SLOTS]
     }
 
-    fn node_is_of(chunks: &[Vec<Option<Node>>], slot: u32, path: &str) -> bool {
+    fn node_is_of(chunks: &[Vec<Option<Node>>], slot: u32, path: &[u8]) -> bool {
         chunks[slot as usize / Self::CHUNK_SLOTS][slot as usize % Self::CHUNK_SLOTS]
             .as_ref()
-            .is_some_and(|node| node.body.is_of(path))
+            .is_some_and(|node| node.body.path_bytes() == path)
     }
 
     fn part_of(hash: u64) -> usize {
@@ -57,8 +77,10 @@ impl NodeStore {
     }
 
     fn find(&self, path: &str) -> Option<u32> {
-        let hash = self.hasher.hash_one(path);
-        self.index[Self::part_of(hash)].find(hash, |&slot| Self::node_is_of(&self.chunks, slot, path)).copied()
+        let hash = Self::hash_of(&self.hasher, path.as_bytes());
+        self.index[Self::part_of(hash)]
+            .find(hash, |&slot| Self::node_is_of(&self.chunks, slot, path.as_bytes()))
+            .copied()
     }
 
     pub(super) fn get(&self, path: &str) -> Option<&Node> {
@@ -72,9 +94,10 @@ impl NodeStore {
 
     /// Puts `node` in the place of one with its path, which is returned, or in a new one.
     pub(super) fn insert(&mut self, node: Node) -> Option<Node> {
-        let hash = self.hasher.hash_one(node.path());
+        let path = node.body.path_bytes();
+        let hash = Self::hash_of(&self.hasher, path);
         let part = Self::part_of(hash);
-        let known = self.index[part].find(hash, |&slot| Self::node_is_of(&self.chunks, slot, node.path())).copied();
+        let known = self.index[part].find(hash, |&slot| Self::node_is_of(&self.chunks, slot, path)).copied();
         if let Some(slot) = known {
             return self.slot_mut(slot).replace(node);
         }
@@ -82,10 +105,7 @@ impl NodeStore {
         *self.slot_mut(slot) = Some(node);
         self.len += 1;
         let (chunks, hasher) = (&self.chunks, &self.hasher);
-        self.index[part].insert_unique(hash, slot, |&other| {
-            let node = &chunks[other as usize / Self::CHUNK_SLOTS][other as usize % Self::CHUNK_SLOTS];
-            hasher.hash_one(node.as_ref().expect("an indexed slot is taken").path())
-        });
+        self.index[part].insert_unique(hash, slot, |&other| Self::hash_at(chunks, hasher, other));
         None
     }
 
@@ -102,10 +122,11 @@ impl NodeStore {
     }
 
     pub(super) fn remove(&mut self, path: &str) -> Option<Node> {
-        let hash = self.hasher.hash_one(path);
+        let hash = Self::hash_of(&self.hasher, path.as_bytes());
         let chunks = &self.chunks;
-        let entry =
-            self.index[Self::part_of(hash)].find_entry(hash, |&slot| Self::node_is_of(chunks, slot, path)).ok()?;
+        let entry = self.index[Self::part_of(hash)]
+            .find_entry(hash, |&slot| Self::node_is_of(chunks, slot, path.as_bytes()))
+            .ok()?;
         let (slot, _) = entry.remove();
         self.free.push(slot);
         self.len -= 1;

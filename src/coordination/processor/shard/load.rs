@@ -10,10 +10,14 @@ use crate::coordination::session::{Session, SessionTable};
 use crate::coordination::tree::{AclHash, AclList, AclRef, DataTree, NodeStat, path};
 use std::sync::Arc;
 
+/// Room is made ahead for so many nodes only, whatever a snapshot says.
+const NODES_RESERVED_MAX: u64 = 1 << 26;
+
 impl Shard {
-    /// Forgets the tree and the sessions: those of a snapshot follow, the built-in nodes among them.
-    pub fn begin_load(&mut self) {
+    /// Forgets the tree and the sessions: those of a snapshot of about `nodes` nodes follow, the built-in nodes among them.
+    pub fn begin_load(&mut self, nodes: u64) {
         self.tree = DataTree::empty(self.config.boot);
+        self.tree.reserve(nodes.min(NODES_RESERVED_MAX) as usize / usize::from(self.config.map.shards()));
         self.sessions = SessionTable::default();
     }
 

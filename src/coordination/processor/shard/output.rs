@@ -29,12 +29,21 @@ pub(super) struct Output {
     gone: u64,
     /// Bytes in `places`.
     held_bytes: usize,
+    /// Places that wait for their bytes.
+    unfilled: usize,
+    /// The most that any place was filled with, bytes.
+    fill_bytes_max: usize,
 }
+
+/// What an unfilled place is taken to become at least: a few bytes of requests must not ask for many of replies without
+/// end, and how many is not known before they come.
+const FILL_BYTES_EXPECTED: usize = 8 << 10;
 
 impl Output {
     /// Takes a place.
     pub(super) fn reserve(&mut self) -> PlaceId {
         self.places.push_back(Place::Unfilled);
+        self.unfilled += 1;
         PlaceId(self.gone + self.places.len() as u64 - 1)
     }
 
@@ -86,6 +95,8 @@ impl Output {
         let Some(index) = place.0.checked_sub(self.gone).map(|index| index as usize) else { return };
         debug_assert!(matches!(self.places[index], Place::Unfilled));
         self.held_bytes += bytes.len();
+        self.unfilled -= 1;
+        self.fill_bytes_max = self.fill_bytes_max.max(bytes.len());
         self.places[index] = Place::Filled { bytes, zxid };
         self.advance();
     }
@@ -128,6 +139,7 @@ impl Output {
         self.gone += self.places.len() as u64;
         self.places.clear();
         self.held_bytes = 0;
+        self.unfilled = 0;
     }
 
     /// True when a read is not answered yet.
@@ -141,8 +153,9 @@ impl Output {
         self.ready.is_empty() && self.places.is_empty()
     }
 
-    /// Memory held.
+    /// Memory held, and what the unfilled places are expected to add.
     pub(super) fn bytes(&self) -> usize {
-        self.ready.len() + self.held_bytes + self.places.len() * size_of::<Place>()
+        let expected = self.unfilled * self.fill_bytes_max.max(FILL_BYTES_EXPECTED);
+        self.ready.len() + self.held_bytes + self.places.len() * size_of::<Place>() + expected
     }
 }

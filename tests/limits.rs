@@ -1,0 +1,276 @@
+//! Clients that take too much: connections, descriptors, replies that nobody reads, requests by the thousand.
+//!
+//! The hazard: each of these is harmless until a limit is met, and then a careless accept loop spins, a server dies of a
+//! failed `accept`, or one slow reader fills the memory of all. Every limit must end in waiting or in one closed connection,
+//! and be over as soon as its cause is.
+
+mod common;
+
+use common::{Client, PATIENCE, SHARD_COUNTS, ServerProcess, Session, Setup, TestDir, is_gone, wait_for};
+use ringkeeper::protocol::zookeeper::{CreateFlags, Request};
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a connection must be left without an answer to count as waiting.
+const SILENCE: Duration = Duration::from_millis(800);
+
+fn start(test: &str, shards: u16, adjust: impl FnOnce(&mut Setup)) -> (TestDir, ServerProcess) {
+    let directory = TestDir::new(test);
+    let mut setup = Setup::new(directory.path(), shards);
+    adjust(&mut setup);
+    let server = setup.start();
+    (directory, server)
+}
+
+fn timed_out(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// A connection that was tried: is it served, or does it wait for a place?
+enum Attempt {
+    Served(Client),
+    Waiting(Client),
+}
+
+/// Sends the handshake on a new connection, which waits when no answer comes within [`SILENCE`].
+fn connect_or_wait(server: &ServerProcess) -> Attempt {
+    let mut client = Client::open(server.address, Session::new(30_000)).expect("the backlog takes it");
+    client.send_greeting().expect("the kernel takes it");
+    client.set_patience(SILENCE);
+    let answer = client.finish_greeting();
+    client.set_patience(PATIENCE);
+    match answer {
+        Ok(()) => Attempt::Served(client),
+        Err(error) if timed_out(&error) => Attempt::Waiting(client),
+        Err(error) => panic!("a connection beyond the limit waits and is not dropped: {error}"),
+    }
+}
+
+/// A server may not burn its CPUs while connections wait: at most a third of one core.
+fn assert_idle_while_waiting(server: &ServerProcess) {
+    let (before, since) = (server.cpu_ticks(), Instant::now());
+    let mut quiet = TcpStream::connect(server.address).expect("the backlog takes it");
+    quiet.set_read_timeout(Some(Duration::from_secs(1))).expect("a positive time");
+    let read = quiet.read(&mut [0]).expect_err("nobody answers");
+    assert!(timed_out(&read), "{read}");
+    let (used, passed) = (server.cpu_ticks() - before, since.elapsed().as_millis() as u64 / 10);
+    assert!(used <= passed / 3, "{used} of {passed} ticks of 10 ms were burnt while nothing could be accepted");
+}
+
+/// More clients than the open-file limit leaves room for.
+#[test]
+fn connections_beyond_the_file_limit_wait_for_a_place() {
+    for shards in SHARD_COUNTS {
+        let (_directory, server) = start("files", shards, |setup| {
+            setup.limits(&["-n 200"]).line("maxClientCnxns=0");
+        });
+        let mut clients = Vec::new();
+        let mut waiting = loop {
+            match connect_or_wait(&server) {
+                Attempt::Served(client) => clients.push(client),
+                Attempt::Waiting(waiting) => break waiting,
+            }
+            assert!(clients.len() < 200, "more connections than files");
+        };
+        assert!(clients.len() >= 20, "the limit leaves room for some: {}", clients.len());
+        assert_idle_while_waiting(&server);
+        assert!(clients[0].exists("/").expect("the others are served"));
+        // One place may go to the silent connection of the check above.
+        clients.drain(..4).for_each(|client| client.close().expect("the session is closed"));
+        waiting.finish_greeting().expect("a place became free");
+        assert!(waiting.exists("/").expect("a reply"));
+        server.stop();
+    }
+}
+
+/// The descriptors run out although the limit looked fine at the start: `accept` itself fails.
+#[test]
+fn failing_accept_neither_spins_nor_kills_the_server() {
+    for shards in SHARD_COUNTS {
+        let (_directory, server) = start("accept", shards, |_| ());
+        let mut first = Client::connect(server.address).expect("a connection");
+        let highest = server.open_files() + 4;
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let limit = |current| Rlimit { current: Some(current), maximum };
+        let before = prlimit(Some(server.pid()), Resource::Nofile, limit(highest)).expect("the limit of a child");
+        let mut clients = Vec::new();
+        let mut waiting = loop {
+            match connect_or_wait(&server) {
+                Attempt::Served(client) => clients.push(client),
+                Attempt::Waiting(waiting) => break waiting,
+            }
+            assert!(clients.len() < 50, "more connections than files");
+        };
+        server.wait_for_log("cannot accept on");
+        assert_idle_while_waiting(&server);
+        assert!(first.exists("/").expect("the others are served"));
+        prlimit(Some(server.pid()), Resource::Nofile, Rlimit { current: before.current, maximum })
+            .expect("raised again");
+        waiting.finish_greeting().expect("there are descriptors again");
+        assert!(waiting.exists("/").expect("a reply"));
+        server.stop();
+    }
+}
+
+/// The limit of one address counts over all shards: counted in each, three shards would let three times as many in.
+#[test]
+fn max_client_cnxns_counts_over_all_shards() {
+    for shards in SHARD_COUNTS {
+        let (_directory, server) = start("cnxns", shards, |setup| {
+            setup.line("maxClientCnxns=5");
+        });
+        let mut clients: Vec<Client> =
+            (0..5).map(|_| Client::connect(server.address).expect("within the limit")).collect();
+        for _ in 0..6 {
+            let refused = Client::connect(server.address).err().expect("one too many");
+            assert!(is_gone(&refused), "{refused}");
+        }
+        assert!(server.log().contains("maxClientCnxns"), "{}", server.log());
+        drop(clients.pop());
+        let mut next = wait_for("a place", || Client::connect(server.address).ok());
+        assert!(next.exists("/").expect("a reply"));
+        assert!(clients[0].exists("/").expect("a reply"));
+        server.stop();
+    }
+}
+
+/// A port scanner or a broken load balancer opens connections and says nothing.
+#[test]
+fn connection_without_a_handshake_is_dropped() {
+    for shards in SHARD_COUNTS {
+        let (_directory, server) = start("silent", shards, |setup| {
+            setup.line("nio.sessionlessCnxnTimeout=300");
+        });
+        let mut greeted = Client::connect(server.address).expect("a connection");
+        let mut silent = TcpStream::connect(server.address).expect("a connection");
+        let mut half = TcpStream::connect(server.address).expect("a connection");
+        half.write_all(&[0, 0, 0, 44, 0]).expect("a part of a handshake is sent");
+        for stream in [&mut silent, &mut half] {
+            stream.set_read_timeout(Some(PATIENCE)).expect("a positive time");
+            assert_eq!(stream.read(&mut [0; 8]).expect("an orderly end"), 0, "dropped without a word");
+        }
+        assert!(greeted.exists("/").expect("a client with a session stays"));
+        server.stop();
+    }
+}
+
+/// Some bytes of requests ask for a gigabyte of replies, and the client does not read them.
+#[test]
+fn slow_reader_costs_neither_memory_nor_the_time_of_others() {
+    const REQUESTS: usize = 10_000;
+    /// Of the gigabyte asked for: some replies in flight between shards, copied a few times on their way.
+    const GROWTH_BYTES_MAX: u64 = 256 << 20;
+    for shards in SHARD_COUNTS {
+        let (_directory, server) = start("slow", shards, |_| ());
+        let mut other = Client::connect(server.address).expect("a connection");
+        let data = vec![b'x'; 100 << 10];
+        assert_eq!(other.create("/large", &data, CreateFlags::PERSISTENT).expect("a reply").error, 0);
+        let before = server.resident_bytes();
+        let mut slow = Client::connect(server.address).expect("a connection");
+        for _ in 0..REQUESTS {
+            slow.queue(&Request::GetData { path: "/large", watch: false });
+        }
+        let (mut stream, bytes) = slow.take_queued();
+        let sender = thread::spawn(move || stream.write_all(&bytes));
+        let mut peak = 0;
+        for round in 0..1000 {
+            assert_eq!(other.set("/", format!("{round}").as_bytes()).expect("a reply").error, 0);
+            assert_eq!(other.get("/").expect("a reply").data(), format!("{round}").as_bytes());
+            peak = peak.max(server.resident_bytes());
+        }
+        let growth = peak.saturating_sub(before);
+        assert!(growth < GROWTH_BYTES_MAX, "the server grew by {} MiB for one slow reader", growth >> 20);
+        // It was slow, not wrong: when it reads at last, nothing is missing.
+        for _ in 0..REQUESTS {
+            assert_eq!(slow.receive().expect("a reply").data().len(), data.len());
+        }
+        sender.join().expect("the sender did not panic").expect("everything was taken in the end");
+        server.stop();
+    }
+}
+
+/// The same client goes away instead of reading: the server must let go of what it held for it.
+#[test]
+fn slow_reader_that_goes_away_leaves_nothing_behind() {
+    for shards in SHARD_COUNTS {
+        let (_directory, server) = start("gone", shards, |_| ());
+        let mut other = Client::connect(server.address).expect("a connection");
+        assert_eq!(other.create("/large", &vec![1; 100 << 10], CreateFlags::PERSISTENT).expect("a reply").error, 0);
+        let files = server.open_files();
+        let mut slow = Client::connect(server.address).expect("a connection");
+        for _ in 0..1000 {
+            slow.queue(&Request::GetData { path: "/large", watch: false });
+        }
+        let (stream, _) = slow.take_queued();
+        slow.queue(&Request::GetData { path: "/large", watch: false });
+        slow.flush().expect("sent");
+        stream.shutdown(Shutdown::Both).expect("shut down");
+        drop((slow, stream));
+        wait_for("the descriptor of the lost connection", || (server.open_files() <= files).then_some(()));
+        assert!(other.exists("/large").expect("a reply"));
+        server.stop();
+    }
+}
+
+/// A client that pipelines everything it has at once, reads and writes mixed, gets its answers in the order of its requests.
+#[test]
+fn burst_of_twenty_thousand_requests_is_answered_in_order() {
+    const REQUESTS: usize = 20_000;
+    for shards in SHARD_COUNTS {
+        let (_directory, server) = start("burst", shards, |_| ());
+        let mut client = Client::connect(server.address).expect("a connection");
+        for name in ["/a", "/b", "/c"] {
+            assert_eq!(client.create(name, b"0", CreateFlags::PERSISTENT).expect("a reply").error, 0);
+        }
+        let paths = ["/a", "/b", "/c"];
+        let mut expected = Vec::new();
+        let mut latest = [String::from("0"), String::from("0"), String::from("0")];
+        for number in 0..REQUESTS {
+            let which = number % 3;
+            if number % 10 == 0 {
+                latest[which] = number.to_string();
+                client.queue(&Request::SetData {
+                    path: paths[which],
+                    data: Some(latest[which].as_bytes()),
+                    version: -1,
+                });
+                expected.push(None);
+            } else {
+                client.queue(&Request::GetData { path: paths[which], watch: false });
+                expected.push(Some(latest[which].clone()));
+            }
+        }
+        let (mut stream, bytes) = client.take_queued();
+        let sender = thread::spawn(move || stream.write_all(&bytes));
+        for (number, expected) in expected.into_iter().enumerate() {
+            let answer = client.receive().expect("a reply");
+            assert_eq!(answer.error, 0);
+            if let Some(data) = expected {
+                assert_eq!(
+                    answer.data(),
+                    data.as_bytes(),
+                    "request {number} sees the writes before it and no later one"
+                );
+            }
+        }
+        sender.join().expect("the sender did not panic").expect("everything was taken");
+        server.stop();
+    }
+}
+
+/// The limits of an ordinary user on an ordinary distribution.
+#[test]
+fn server_starts_within_the_limits_of_an_ordinary_user() {
+    for shards in SHARD_COUNTS {
+        let (_directory, server) = start("ordinary", shards, |setup| {
+            setup.limits(&["-l 8192", "-n 1024"]);
+        });
+        let mut client = Client::connect(server.address).expect("a connection");
+        assert_eq!(client.create("/a", b"1", CreateFlags::PERSISTENT).expect("a reply").error, 0);
+        assert_eq!(client.get("/a").expect("a reply").data(), b"1");
+        server.stop();
+    }
+}
