@@ -28,7 +28,7 @@ enum Command {
     Zk(zk::ZkArgs),
     /// Show what is in a data directory, a log segment or a snapshot file, and whether it is whole
     Inspect(inspect::InspectArgs),
-    /// Run the server's cores under seeds, with the truth kept outside
+    /// Prove order and durability in a simulation: one seed is one run
     Simulate(simulate::SimulateArgs),
     /// Measure a server
     Bench(bench::BenchArgs),
@@ -44,7 +44,7 @@ pub fn main() -> ExitCode {
         Command::Dev(args) => serve::dev(args),
         Command::Zk(args) => zk::run(args).map_err(Into::into),
         Command::Inspect(args) => inspect::run(args),
-        Command::Simulate(args) => simulate::run(&args),
+        Command::Simulate(args) => simulate::run(args),
         Command::Bench(args) => bench::run(args).map_err(Into::into),
     };
     match result {

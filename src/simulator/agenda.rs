@@ -31,6 +31,12 @@ pub(super) enum Inside {
     Advance,
     /// The disk has carried out what it was doing for the log.
     Written,
+    /// The disk has made a segment of the log.
+    SegmentMade,
+    /// The log has been idle for a while.
+    LogIdle,
+    /// A file of the log that is no longer needed becomes a spare.
+    Recycle,
     /// A shard sends what a connection has coming.
     Send(usize, u64),
     /// A turn of a shard's clock.
@@ -41,13 +47,17 @@ pub(super) enum Inside {
     Publish(usize),
     /// A shard looks at the words of all.
     Floor(usize),
+    /// A shard writes a slice of its part of a snapshot.
+    SnapshotSlice(usize),
+    /// A finished part is reported.
+    SnapshotPart,
 }
 
 impl Event {
     /// True for what comes again and again without anybody waiting for it.
     fn is_periodic(self) -> bool {
-        use Inside::{Floor, Publish, SequencerTick, ShardTick};
-        matches!(self, Event::Inside(_, ShardTick(_) | SequencerTick | Publish(_) | Floor(_)))
+        use Inside::{Floor, LogIdle, Publish, SequencerTick, ShardTick};
+        matches!(self, Event::Inside(_, ShardTick(_) | SequencerTick | Publish(_) | Floor(_) | LogIdle))
     }
 }
 

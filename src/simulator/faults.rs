@@ -22,6 +22,13 @@ pub(super) enum Fault {
         /// For how long.
         for_us: u64,
     },
+    /// There is no room for more log.
+    FullDisk {
+        /// For how long.
+        for_us: u64,
+    },
+    /// The next sync of the log fails: the server ends, and starts again later.
+    FailedSync,
     /// A connection breaks under both ends.
     Break {
         /// Picks the connection.
@@ -64,14 +71,16 @@ impl Plan {
 
 impl Fault {
     fn draw(prng: &mut Prng) -> Fault {
-        match prng.weighted(&[30, 35, 15, 20]) {
+        match prng.weighted(&[30, 30, 12, 15, 8, 5]) {
             0 => Fault::crash(prng),
             1 => {
                 let for_us = if prng.percent(10) { 1_500_000 } else { 60_000 };
                 Fault::Stall { shard: prng.any(), for_us: prng.between(1_000, for_us) }
             }
             2 => Fault::SlowDisk { for_us: prng.between(10_000, 200_000) },
-            _ => Fault::Break { connection: prng.any() },
+            3 => Fault::Break { connection: prng.any() },
+            4 => Fault::FullDisk { for_us: prng.between(10_000, 300_000) },
+            _ => Fault::FailedSync,
         }
     }
 

@@ -4,7 +4,7 @@ use super::agenda::{Agenda, Event, Inside};
 use super::checker::history::CommittedKind;
 use super::disk::Disk;
 use super::prng::Prng;
-use crate::base::ConnectionId;
+use crate::base::{ConnectionId, Zxid};
 use crate::coordination::processor::txn::TxnHeader;
 
 /// What a server sends to a client.
@@ -59,12 +59,23 @@ pub(super) struct Machine {
     pub(super) disk: Disk,
     /// Until then, flushes are slow.
     pub(super) slow_disk_until_us: u64,
+    /// Until then, there is no room for another segment of the log.
+    pub(super) full_disk_until_us: u64,
+    /// Since when writes are refused, and when they were before.
+    pub(super) refusing_since_us: Option<u64>,
+    pub(super) refused: Vec<(u64, u64)>,
+    /// The transaction after which the server that just started goes on, to come near the end of its epoch.
+    pub(super) skipped_to: Option<Zxid>,
+    /// The next sync fails.
+    pub(super) sync_fails: bool,
     /// What was sent to clients and not carried away yet.
     pub(super) sendings: Vec<Sending>,
     /// What was committed and not noted yet, in order.
     pub(super) committed: Vec<(TxnHeader, CommittedKind)>,
-    /// The server must not go on, and says why.
+    /// The server must not go on, and says why: a defect.
     pub(super) stopped: Option<String>,
+    /// The log takes nothing any more: the server ends, as it should.
+    pub(super) log_stopped: bool,
     pub(super) trace: Trace,
 }
 
@@ -80,6 +91,18 @@ impl Machine {
     /// The wall clock.
     pub(super) fn wall_ms(&self) -> i64 {
         WALL_CLOCK_START_MS + self.now_ms()
+    }
+
+    /// Writes are refused from now on, or no more.
+    pub(super) fn set_refusing(&mut self, refusing: bool) {
+        match (refusing, self.refusing_since_us) {
+            (true, None) => self.refusing_since_us = Some(self.now_us),
+            (false, Some(since_us)) => {
+                self.refused.push((since_us, self.now_us));
+                self.refusing_since_us = None;
+            }
+            _ => {}
+        }
     }
 
     /// `event` happens inside this life of the server, `delay_us` from now.

@@ -5,10 +5,12 @@ use super::checker::history::{Committed, CommittedKind, ConnectionKey, History, 
 use super::checker::{Promises, Verified, verify};
 use super::disk::Disk;
 use super::faults::{Fault, Plan};
+use super::journal;
 use super::machine::{Delays, Machine, Trace, WALL_CLOCK_START_MS};
 use super::network::{Arrival, Network, Upward};
 use super::prng::Prng;
-use super::server::{self, SESSION_TIMEOUT_MS, SHARD_TICK_US_MAX, Server, TICK_MS};
+use super::recovery::kind_of;
+use super::server::{SESSION_TIMEOUT_MS, SHARD_TICK_US_MAX, Server, TICK_MS};
 use super::workload::{Action, Client, Habits};
 use crate::base::{ConnectionId, Zxid, coverage};
 use crate::coordination::processor::txn::{Txn, TxnHeader};
@@ -56,8 +58,10 @@ pub fn run(setup: Setup) -> Report {
     let mut simulation = Simulation::new(setup);
     let mut result = simulation.run();
     let marks = coverage::finish();
+    simulation.machine.set_refusing(false);
     let Simulation { machine, mut network, clients, plan, shards, .. } = simulation;
     network.history.ended = network.moment(machine.now_us);
+    network.history.no_room = machine.refused;
     let verdict = verify(&network.history, &promises()).map_err(|violation| violation.to_string());
     // What the checker says explains more than what the server stopped for.
     if let Err(violation) = &verdict
@@ -125,9 +129,15 @@ impl Simulation {
                 schedule,
                 disk: Disk::default(),
                 slow_disk_until_us: 0,
+                full_disk_until_us: 0,
+                skipped_to: None,
+                sync_fails: false,
+                refusing_since_us: None,
+                refused: Vec::new(),
                 sendings: Vec::new(),
                 committed: Vec::new(),
                 stopped: None,
+                log_stopped: false,
                 trace: Trace::default(),
             },
             network: Network::new(Prng::stream(seed, "network"), delays, history),
@@ -153,7 +163,9 @@ impl Simulation {
                 return Err(format!("seed {}: the run does not come to rest", self.setup.seed));
             }
             let over = self.operations() >= self.setup.operations;
-            if over && self.machine.agenda.is_idle() {
+            // What waits for room on the disk waits for periodic events.
+            let settled = self.server.as_ref().is_some_and(Server::is_settled);
+            if over && settled && self.machine.agenda.is_idle() {
                 if asked_last {
                     break;
                 }
@@ -166,6 +178,10 @@ impl Simulation {
             self.machine.trace.add(format!("{at_us}{event:?}").as_bytes());
             self.on_event(event, over);
             self.carry();
+            if std::mem::take(&mut self.machine.log_stopped) {
+                let down_us = self.faults.between(100, 50_000);
+                self.crash(down_us);
+            }
             if let Some(reason) = self.machine.stopped.take() {
                 return Err(format!("seed {}: the server stopped: {reason}", self.setup.seed));
             }
@@ -198,7 +214,11 @@ impl Simulation {
 
     fn on_event(&mut self, event: Event, over: bool) {
         match event {
-            Event::Start => self.start(),
+            Event::Start => {
+                if let Err(reason) = self.start() {
+                    self.machine.stopped = Some(reason);
+                }
+            }
             Event::ClientTurn(_) if over => {}
             Event::ClientTurn(client) => {
                 let (actions, delay_us) = self.clients[client].turn();
@@ -313,7 +333,7 @@ impl Simulation {
         }
     }
 
-    fn start(&mut self) {
+    fn start(&mut self) -> Result<(), String> {
         let life = self.network.history.lives.len();
         self.machine.life = life;
         if life > 0 {
@@ -325,11 +345,13 @@ impl Simulation {
         };
         self.shards.push(shards);
         let boot = self.machine.schedule.any();
-        let (server, recovered) = Server::start(&mut self.machine, shards, boot);
+        let (server, recovered) = Server::start(&mut self.machine, shards, boot)?;
         let started = self.network.moment(self.machine.now_us);
         let recovered_dump = server.dump();
-        self.network.history.lives.push(Life { started, recovered, recovered_dump, ..Life::default() });
+        let skipped_to = self.machine.skipped_to.take();
+        self.network.history.lives.push(Life { started, recovered, recovered_dump, skipped_to, ..Life::default() });
         self.server = Some(server);
+        Ok(())
     }
 
     /// Transactions that were durable before the crash and whose commit nobody had seen: they are the last life's.
@@ -339,14 +361,12 @@ impl Simulation {
         for life in self.network.history.lives.iter().rev() {
             seen = seen.max(life.recovered);
         }
-        let records: Vec<(TxnHeader, CommittedKind)> = self
-            .machine
-            .disk
-            .recover()
+        let (_, records) = journal::recover(&self.machine.disk, seen);
+        let records: Vec<(TxnHeader, CommittedKind)> = records
             .iter()
             .filter(|(zxid, _)| *zxid > seen)
             .filter_map(|(_, record)| Txn::decode(record).ok())
-            .map(|txn| (txn.header, server::kind_of(&txn)))
+            .map(|txn| (txn.header, kind_of(&txn)))
             .collect();
         records.into_iter().for_each(|(header, kind)| self.note(header, kind));
     }
@@ -363,6 +383,8 @@ impl Simulation {
                 }
             }
             Fault::SlowDisk { for_us } => self.machine.slow_disk_until_us = self.machine.now_us + for_us,
+            Fault::FullDisk { for_us } => self.machine.full_disk_until_us = self.machine.now_us + for_us,
+            Fault::FailedSync => self.machine.sync_fails = true,
             Fault::Break { connection } => {
                 let open = self.network.open_ones();
                 let Some(key) = open.get((connection % open.len().max(1) as u64) as usize).copied() else { return };
@@ -376,7 +398,11 @@ impl Simulation {
     fn crash(&mut self, down_us: u64) {
         let Some(server) = self.server.take() else { return };
         let life = self.machine.life;
-        server.crash(&mut self.machine, &mut self.faults);
+        self.machine.sync_fails = false;
+        self.machine.set_refusing(false);
+        if let Err(reason) = server.crash(&mut self.machine, &mut self.faults) {
+            self.machine.stopped = Some(reason);
+        }
         let at = self.network.moment(self.machine.now_us);
         if let Some(life) = self.network.history.lives.last_mut() {
             life.crashed = Some(at);

@@ -34,7 +34,7 @@ use super::log_format::{
     check_sizes, padded_block_bytes,
 };
 use super::log_queue::{FlushQueue, TakenPiece};
-use crate::base::Zxid;
+use crate::base::{Zxid, planted};
 use std::collections::VecDeque;
 use thiserror::Error;
 
@@ -239,6 +239,9 @@ pub struct LogWriter {
     synced_zxid: Zxid,
     /// What the last planned block claims.
     claimed_zxid: Zxid,
+    /// The last block, as the bug of C1 needs it.
+    #[cfg(feature = "planted-bugs")]
+    tail: Option<(BlockHeader, Vec<u8>)>,
 }
 
 impl LogWriter {
@@ -271,6 +274,8 @@ impl LogWriter {
             synced_zxid: durable_zxid,
             // What was recovered is only as sure as the next block makes it, so an idle log says it once.
             claimed_zxid: Zxid::ZERO,
+            #[cfg(feature = "planted-bugs")]
+            tail: None,
         })
     }
 
@@ -372,6 +377,7 @@ impl LogWriter {
     }
 
     fn plan(&mut self, piece: TakenPiece) -> FlushPlan {
+        let piece = self.behind_tail(piece);
         let claimed_zxid = self.synced_zxid;
         let block_bytes = self.config.block_bytes;
         let active = self.active.as_mut().expect("a segment with room was ensured");
@@ -390,9 +396,12 @@ impl LogWriter {
         assert!(active.next_offset <= self.config.segment_bytes, "a flush stays inside its segment");
         self.claimed_zxid = claimed_zxid;
         self.in_flight = Some(InFlight { completes: piece.completes });
+        #[cfg(feature = "planted-bugs")]
+        self.remember_tail(&header, &bytes);
         self.last_started = piece.last_started;
         self.used.back_mut().expect("the active segment").last_zxid = piece.last_started;
-        FlushPlan { life: header.life, offset: header.offset, bytes, sync: self.config.sync }
+        let sync = self.config.sync && !planted::is("ack-before-sync");
+        FlushPlan { life: header.life, offset: header.offset, bytes, sync }
     }
 
     fn check_running(&self) -> Result<(), LogError> {
@@ -404,6 +413,39 @@ impl LogWriter {
             self.stopped = Some(reason.clone());
             LogError::Stopped(reason)
         })
+    }
+}
+
+/// The planted bug that fills a block up with later records instead of beginning a fresh one (rule C1).
+impl LogWriter {
+    #[cfg(not(feature = "planted-bugs"))]
+    fn behind_tail(&mut self, piece: TakenPiece) -> TakenPiece {
+        piece
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    fn behind_tail(&mut self, mut piece: TakenPiece) -> TakenPiece {
+        let Some((header, payload)) = self.tail.take() else { return piece };
+        let Some(active) = self.active.as_mut().filter(|active| active.life == header.life) else { return piece };
+        let payload_bytes = payload.len() + piece.block.len() - BLOCK_HEADER_BYTES;
+        if padded_block_bytes(payload_bytes as u64, self.config.block_bytes) > u64::from(self.config.block_bytes) {
+            return piece;
+        }
+        active.next_offset = header.offset;
+        let moved = piece.first_record.map(|(zxid, at)| (zxid, at + payload.len() as u32));
+        piece.first_record = header.first_record.or(moved);
+        piece.previous_zxid = header.previous_zxid;
+        let later = piece.block.split_off(BLOCK_HEADER_BYTES);
+        piece.block.extend_from_slice(&payload);
+        piece.block.extend_from_slice(&later);
+        piece
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    fn remember_tail(&mut self, header: &BlockHeader, block: &[u8]) {
+        let payload = &block[BLOCK_HEADER_BYTES..][..header.payload_bytes as usize];
+        let rewrites = planted::is("c1-acked-block-rewritten") && block.len() == self.config.block_bytes as usize;
+        self.tail = rewrites.then(|| (*header, payload.to_vec()));
     }
 }
 

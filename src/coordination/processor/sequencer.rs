@@ -190,9 +190,8 @@ impl Sequencer {
         self.last
     }
 
-    /// Goes on after `zxid`, so that the end of an epoch can be reached within a test's life.
-    #[cfg(test)]
-    pub(super) fn skip_to(&mut self, zxid: Zxid) {
+    /// Goes on after `zxid`, so that the end of an epoch can be reached within the life of a test or a simulation.
+    pub fn skip_to(&mut self, zxid: Zxid) {
         self.last = zxid;
     }
 

@@ -1,10 +1,12 @@
 //! The cores together: order, sessions and watches over one and three shards, with messages delivered by hand.
 
+use super::message::ToSequencer;
 use super::test_server::{Client, Received, TestServer};
-use crate::base::Zxid;
+use crate::base::{SessionId, ShardId, Zxid};
 use crate::protocol::jute::Input;
 use crate::protocol::zookeeper::{
-    Acl, AclVector, Create, CreateFlags, ErrorCode, EventType, MultiOp, OpCode, Reply, Request, WatcherEvent, xid,
+    Acl, AclVector, Create, CreateFlags, ErrorCode, EventType, MultiOp, OpCode, Reply, Request, WatcherEvent,
+    WatcherType, xid,
 };
 
 fn open_acl(scratch: &mut Vec<u8>) -> AclVector<'_> {
@@ -221,4 +223,73 @@ fn zxid_counter_rolls_into_a_new_epoch() {
     server.settle();
     let zxids: Vec<i64> = server.received(client).iter().map(|frame| frame.header.zxid).collect();
     assert_eq!(zxids, [Zxid::new(1, u32::MAX).wire(), Zxid::new(2, 1).wire(), Zxid::new(2, 2).wire()]);
+}
+
+/// Rule A9: whether the watch is there depends on how the read before it ends. Counted while the read was still under way, it
+/// was "there" and a moment later gone, and the client believed in it for ever.
+#[test]
+fn check_watches_waits_for_the_reads_before_it() {
+    let mut server = TestServer::new(3);
+    let (client, _) = server.client(0);
+    let path = (0..).map(|i| format!("/w{i}")).find(|path| path_owner(&server, path) == 1).unwrap();
+    server.request(client, 1, &Request::GetData { path: &path, watch: true });
+    server.request(client, 2, &Request::CheckWatches { path: &path, kind: WatcherType::Data });
+    server.request(client, 3, &Request::RemoveWatches { path: &path, kind: WatcherType::Any });
+    server.request(client, 4, &Request::Exists { path: &path, watch: true });
+    server.request(client, 5, &Request::CheckWatches { path: &path, kind: WatcherType::Data });
+    server.settle();
+    let errors: Vec<i32> = server.received(client).iter().map(|frame| frame.header.error).collect();
+    let (none, gone) = (ErrorCode::NoNode.wire(), ErrorCode::NoWatcher.wire());
+    assert_eq!(errors, [none, gone, gone, none, 0]);
+}
+
+fn touched(server: &mut TestServer, shard: usize) -> Vec<SessionId> {
+    let mut out = super::ShardOutputs::default();
+    server.shards[shard].tick(server.now_ms, &mut out);
+    let touched = out.to_sequencer.into_iter().filter_map(|message| match message {
+        ToSequencer::Touched(sessions) => Some(sessions),
+        _ => None,
+    });
+    touched.flatten().collect()
+}
+
+/// A client sends its last request and is cut off before the shard's next tick: forgetting that it was heard of let its
+/// session expire up to a tick too early.
+#[test]
+fn session_heard_of_just_before_the_connection_breaks_is_reported() {
+    let mut server = TestServer::new(1);
+    let (client, response) = server.client(0);
+    touched(&mut server, 0);
+    assert_eq!(touched(&mut server, 0), []);
+    server.request(client, xid::PING, &Request::Ping);
+    server.shards[0].disconnect(client.number);
+    assert_eq!(touched(&mut server, 0), [SessionId(response.session_id)]);
+}
+
+/// A session whose end waits in the queue behind a slow shard is heard of again: it goes on living, and its lock with it.
+#[test]
+fn session_heard_of_while_its_end_waits_goes_on_living() {
+    let mut server = TestServer::new(3);
+    let (client, response) = server.client(0);
+    create(&mut server, client, 1, "/lock", CreateFlags::EPHEMERAL);
+    server.settle();
+    server.received(client);
+    server.now_ms += 5000;
+    let mut out = super::SequencerOutputs::default();
+    // One late turn is a frozen server, which expires nobody; two turns a tick apart are silence.
+    for now_ms in (0..=server.now_ms).step_by(50) {
+        server.sequencer.tick(now_ms, &mut out);
+    }
+    assert_eq!(server.sequencer.queued(), 1, "its end waits for the other shards' lists");
+    let heard = ToSequencer::Touched(vec![SessionId(response.session_id)]);
+    server.sequencer.receive(ShardId(0), heard, server.now_ms, &mut out);
+    for (target, message) in out.messages {
+        let super::Target::One(shard) = target else { panic!() };
+        server.to_shard[shard.index()].push_back(message);
+    }
+    server.settle();
+    assert_eq!(server.sequencer.queued(), 0);
+    server.request(client, 2, &Request::Exists { path: "/lock", watch: false });
+    server.settle();
+    assert_eq!(server.received(client)[0].header.error, 0);
 }

@@ -49,7 +49,7 @@ pub async fn recover(
     }
     let started_ms = clock::monotonic_ms();
     let mut replay = Replay::default();
-    let from = loaded.manifest.as_ref().map_or(Zxid::ZERO, |manifest| manifest.start);
+    let from = loaded.manifest.as_ref().map_or(Zxid::ZERO, |manifest| manifest.replay_after());
     let sink = |_, txn: &[u8]| replay.add(txn);
     let opened = TxnLog::open(storage, directory, config, from, discard_after, rand::random(), sink)
         .await

@@ -44,8 +44,7 @@ impl PartScan {
         }
     }
 
-    /// So that in a test a transaction comes between any two records.
-    #[cfg(test)]
+    /// So that in a simulation a transaction comes between any two records.
     pub fn check_after_every_record(&mut self) {
         self.check_bytes = 1;
     }

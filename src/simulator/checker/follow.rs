@@ -6,7 +6,7 @@
 //! reply to its request; then, at the same position, the reads and watch operations that were executed there, in request
 //! order. The follower produces that stream and compares.
 
-use super::history::{ClientConnection, ClosedBy, Committed, CommittedKind, ConnectionKey, Moment};
+use super::history::{ClientConnection, ClosedBy, Committed, CommittedKind, ConnectionKey, History, Moment};
 use super::model::{Model, ModelEvent, ModelReply};
 use super::reads;
 use super::story::{describe_received, describe_sent};
@@ -93,6 +93,7 @@ pub(super) fn identities_at(connection: &ClientConnection, number: usize) -> Opt
 
 /// One connection on its way through the history.
 pub(super) struct Follower<'h> {
+    history: &'h History,
     key: ConnectionKey,
     connection: &'h ClientConnection,
     /// Everything that was sent to the client has arrived: it must not stop short of what it should contain.
@@ -113,7 +114,8 @@ pub(super) struct Follower<'h> {
 type Check = Result<(), Box<Finding>>;
 
 impl<'h> Follower<'h> {
-    pub(super) fn new(key: ConnectionKey, connection: &'h ClientConnection) -> Self {
+    pub(super) fn new(history: &'h History, key: ConnectionKey) -> Self {
+        let connection = &history.connections[key];
         let broken = (1..connection.sent.len()).any(|number| matches!(parse(connection, number), Parsed::Broken));
         let complete = match connection.closed {
             None => true,
@@ -121,6 +123,7 @@ impl<'h> Follower<'h> {
             Some((_, ClosedBy::Client | ClosedBy::Crash)) => false,
         };
         Follower {
+            history,
             key,
             connection,
             complete,
@@ -335,6 +338,12 @@ impl<'h> Follower<'h> {
         }
         let number = self.next_request;
         if request.as_deref().is_some_and(is_write) {
+            if self.is_refused(number) {
+                self.next_request += 1;
+                let refused = ModelReply::error(ErrorCode::SystemError);
+                self.expect_reply(OpCode::Ping, xid, position, &refused)?;
+                return Ok(true);
+            }
             let asked = describe_sent(number, &self.connection.sent[number].body);
             let rule = "an answered write is committed once, at the zxid of its reply";
             return Err(self.finding(rule, format!("a transaction for {asked}"), self.describe_next()));
@@ -381,6 +390,13 @@ impl<'h> Follower<'h> {
             return Err(self.finding(rule, expected, self.describe_next()));
         }
         Ok(true)
+    }
+
+    /// A write may be refused for want of room, if it was there to be wanted.
+    fn is_refused(&self, number: usize) -> bool {
+        let Some(frame) = self.connection.received.get(self.next_frame) else { return false };
+        let refused = header(&frame.body).is_some_and(|h| h.error == ErrorCode::SystemError.wire());
+        refused && self.history.had_no_room(self.connection.sent[number].at, frame.at)
     }
 
     fn check_real_time(&self, number: usize, position: i64, request: Option<&Request<'_>>, time: &RealTime) -> Check {
@@ -476,7 +492,11 @@ impl<'h> Follower<'h> {
         let gone = normal::session_gone(&self.connection.sent[0].body);
         match (self.connection.received.len(), self.connection.closed) {
             (0, None) => Err(self.finding(rule, "an answer", "nothing")),
-            (0, Some((_, ClosedBy::Server))) if self.complete && !normal::may_close_silently(self.connection) => {
+            (0, Some((at, ClosedBy::Server)))
+                if self.complete
+                    && !normal::may_close_silently(self.connection)
+                    && !self.history.had_no_room(self.connection.sent[0].at, at) =>
+            {
                 Err(self.finding(rule, "an answer", "closed by the server"))
             }
             (0, Some(_)) => Ok(()),

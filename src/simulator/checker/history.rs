@@ -129,11 +129,20 @@ pub struct Life {
     pub recovered: Zxid,
     /// What it recovered.
     pub recovered_dump: Dump,
+    /// The one place where transaction numbers leave some out: it goes on after this one.
+    pub skipped_to: Option<Zxid>,
     /// What was committed, in order. Transactions that only the recovery of the next life brought to light are among them,
     /// in their place, with the moment of the crash.
     pub committed: Vec<Committed>,
     /// The state at the end of the run, after everything was applied; only of the last life.
     pub final_dump: Option<Dump>,
+}
+
+impl History {
+    /// True when the server had no room for more log at some time between two moments.
+    pub fn had_no_room(&self, from: Moment, until: Moment) -> bool {
+        self.no_room.iter().any(|(start_us, end_us)| *start_us <= until.time_us && from.time_us <= *end_us)
+    }
 }
 
 /// A whole run.
@@ -149,6 +158,8 @@ pub struct History {
     pub lives: Vec<Life>,
     /// From when to when, in microseconds, a part of the server did not turn: what it had to tell was late.
     pub stalls: Vec<(u64, u64)>,
+    /// From when to when, in microseconds, the server had no room for more log: it may refuse writes and new sessions.
+    pub no_room: Vec<(u64, u64)>,
     /// When the run ended. Connections that are still open have received everything by then.
     pub ended: Moment,
 }

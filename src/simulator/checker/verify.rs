@@ -153,10 +153,15 @@ impl<'h> Replay<'h> {
         let connections = self.history.connections.iter().enumerate();
         let mut followers: Vec<Follower<'h>> = connections
             .filter(|(_, connection)| connection.life == number)
-            .map(|(key, connection)| Follower::new(key, connection))
+            .map(|(key, _)| Follower::new(self.history, key))
             .collect();
         let survives = self.history.lives.get(number + 1).map_or(Zxid::MAX, |next| next.recovered);
         for commit in life.committed.iter().filter(|commit| commit.zxid <= survives) {
+            if life.skipped_to.is_some_and(|zxid| zxid.next() == commit.zxid) {
+                self.position = commit.zxid;
+            } else {
+                self.check_place(commit)?;
+            }
             self.commit(commit, &mut followers)?;
             for follower in &mut followers {
                 follower.at_position(commit.zxid, &self.model, &self.time)?;
@@ -181,12 +186,18 @@ impl<'h> Replay<'h> {
                 || connection.received.first().is_some_and(|f| closed_before(f.at)))
     }
 
-    fn commit(&mut self, commit: &Committed, followers: &mut [Follower<'h>]) -> Check {
-        if commit.zxid != self.position.next() && commit.zxid.epoch() == self.position.epoch() {
-            let rule = "transactions follow each other without a gap";
-            return Err(finding(rule, commit.at, None, self.position.next().to_string(), commit.zxid.to_string()));
+    /// The next number of the epoch, or the first of a later one.
+    fn check_place(&mut self, commit: &Committed) -> Check {
+        let before = std::mem::replace(&mut self.position, commit.zxid);
+        let follows = before.counter() != u32::MAX && commit.zxid == before.next();
+        if follows || (commit.zxid.counter() == 0 && commit.zxid.epoch() == before.epoch() + 1) {
+            return Ok(());
         }
-        self.position = commit.zxid;
+        let rule = "transactions follow each other without a gap";
+        Err(finding(rule, commit.at, None, format!("the one after {before}"), commit.zxid.to_string()))
+    }
+
+    fn commit(&mut self, commit: &Committed, followers: &mut [Follower<'h>]) -> Check {
         if let Some((key, number)) = commit.request {
             self.check_request(commit, key, number)?;
         }
@@ -229,8 +240,10 @@ impl<'h> Replay<'h> {
             let rule = "each write is committed once, in the order of its connection";
             return Err(finding(rule, commit.at, Some(key), format!("after {last}"), format!("request {number}")));
         }
-        let is_skipped =
-            |earlier: &usize| matches!(parse(connection, *earlier), Parsed::Good { request, .. } if is_write(&request));
+        let is_skipped = |earlier: &usize| {
+            matches!(parse(connection, *earlier), Parsed::Good { request, .. } if is_write(&request))
+                && !self.history.had_no_room(connection.sent[*earlier].at, commit.at)
+        };
         match (last as usize + 1..number as usize).find(is_skipped) {
             None => Ok(()),
             Some(skipped) => {

@@ -44,12 +44,14 @@ fn version(prng: &mut Prng) -> i32 {
 }
 
 fn data(prng: &mut Prng) -> Option<Vec<u8>> {
-    let len = match prng.weighted(&[5, 10, 70, 10, 5]) {
+    let len = match prng.weighted(&[50, 100, 700, 100, 45, 5]) {
         0 => return None,
         1 => 0,
         2 => prng.between(1, 40),
         3 => prng.between(100, 1000),
-        _ => prng.between(3000, 6000),
+        4 => prng.between(3000, 6000),
+        // Longer than a flush, and at times than a segment of the log (rule C9).
+        _ => prng.between(10_000, 70_000),
     };
     let letter = b'a' + prng.below(26) as u8;
     Some((0..len).map(|place| letter.wrapping_add((place % 7) as u8)).collect())

@@ -300,7 +300,12 @@ impl Shard {
                     ReadResult::Brief(_) => Err(ErrorCode::SystemError),
                 });
                 if let Some((watch_kind, node_path, tag)) = watch {
-                    self.settle_watch(number, watch_kind, &node_path, tag, watch_stays(kind, error));
+                    let keep = watch_stays(kind, error);
+                    if !planted::is("a1-watch-armed-late") {
+                        self.settle_watch(number, watch_kind, &node_path, tag, keep);
+                    } else if keep && self.connections.contains_key(&number) {
+                        self.watches.arm(number, watch_kind, &node_path, None);
+                    }
                 }
             }
             Asked::Multi { slots } => encode_multi_read(xid, position, &slots, &mut bytes),
@@ -319,12 +324,6 @@ impl Shard {
 
     /// A read with a watch was answered: its registration, or the event that has consumed it, stays or loses a reason.
     pub(super) fn settle_watch(&mut self, number: u64, kind: WatchKind, node_path: &str, tag: Tag, keep: bool) {
-        if planted::is("a1-watch-armed-late") {
-            if keep && self.connections.contains_key(&number) {
-                self.watches.arm(number, kind, node_path, None);
-            }
-            return;
-        }
         if !keep {
             coverage::mark("tentative-watch-dropped");
         }
