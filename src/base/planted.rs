@@ -8,6 +8,7 @@ pub const NAMES: &[&str] = &[
     "a1-watch-armed-late",
     "a2-read-sees-later-write",
     "a3-no-released-check",
+    "write-overtakes-read",
     "a7-header-zxid-of-home",
     "multi-split",
     "b1-entry-dropped-early",

@@ -25,6 +25,7 @@ pub const MARKS: &[&str] = &[
     "no-room-for-segment",
     "peer-read-parked",
     "prep-suspended",
+    "read-served-before-own-write",
     "read-waited-for-released",
     "replay-skipped-missing-record",
     "request-waited-for-reads",
@@ -39,6 +40,7 @@ pub const MARKS: &[&str] = &[
     "tentative-watch-dropped",
     "tentative-watch-had-fired",
     "write-of-moved-session-refused",
+    "write-passed-waiting-reads",
     "writes-refused",
 ];
 

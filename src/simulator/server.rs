@@ -277,6 +277,8 @@ impl Server {
         let core = &mut self.shards[shard];
         let (bytes, zxid) = core.take_output(number, Vec::new());
         self.released = self.released.max(zxid);
+        let mut out = ShardOutputs::default();
+        core.go_on(number, &mut out);
         let closes = core.is_finished(number);
         let connection = ConnectionId { boot: self.boot, shard: ShardId(shard as u16), number };
         if closes {
@@ -286,6 +288,7 @@ impl Server {
         if closes || !bytes.is_empty() {
             machine.sendings.push(Sending { connection, bytes, closes });
         }
+        self.collect(machine, shard, out);
     }
 
     fn give_sequencer(&mut self, machine: &mut Machine, from: usize, message: ToSequencer) {

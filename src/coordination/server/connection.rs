@@ -11,8 +11,6 @@ use std::rc::Rc;
 
 /// Bytes read from a socket at once.
 const RECEIVE_BYTES: usize = 64 << 10;
-/// Unsent bytes above which a connection's requests are no longer read.
-const UNSENT_BYTES_MAX: usize = 1 << 20;
 
 thread_local! {
     /// Where every connection of a shard receives: filled and used up within one poll, so that idle connections hold none.
@@ -56,13 +54,15 @@ impl ClientConnection {
         self.peer
     }
 
-    /// Sends as much as the socket takes now; the rest is sent by the writing task.
+    /// True when everything so far was sent. Otherwise the core keeps what comes next, and counts it.
+    pub fn is_writable(&self) -> bool {
+        !self.writing.get() && self.unsent.borrow().is_empty()
+    }
+
+    /// Sends as much as the socket takes now; the rest is sent by the writing task. Only when it is
+    /// [writable](ClientConnection::is_writable).
     pub fn send(&self, bytes: &[u8]) {
-        let mut unsent = self.unsent.borrow_mut();
-        if self.writing.get() || !unsent.is_empty() {
-            unsent.extend_from_slice(bytes);
-            return;
-        }
+        debug_assert!(self.is_writable(), "bytes leave in the order in which they came");
         let mut rest = bytes;
         while !rest.is_empty() {
             match self.socket.try_write(rest) {
@@ -73,14 +73,14 @@ impl ClientConnection {
             }
         }
         if !rest.is_empty() {
-            unsent.extend_from_slice(rest);
+            self.unsent.borrow_mut().extend_from_slice(rest);
             self.unsent_notify.notify();
         }
     }
 
     /// Closes the socket once everything is sent.
     pub fn close_when_sent(&self) {
-        if self.unsent.borrow().is_empty() && !self.writing.get() {
+        if self.is_writable() {
             self.socket.close();
         } else {
             self.close_when_sent.set(true);
@@ -97,12 +97,8 @@ impl ClientConnection {
         self.resumed.notify();
     }
 
-    fn is_backed_up(&self) -> bool {
-        self.unsent.borrow().len() >= UNSENT_BYTES_MAX
-    }
-
-    /// Sends what [`ClientConnection::send`] could not, until the socket is closed.
-    async fn run_writer(self: Rc<Self>) {
+    /// Sends what [`ClientConnection::send`] could not, and then has the core asked for more, until the socket is closed.
+    async fn run_writer(self: Rc<Self>, driver: Rc<ShardDriver>, number: u64) {
         loop {
             let bytes = self.unsent.take();
             if bytes.is_empty() {
@@ -121,7 +117,7 @@ impl ClientConnection {
             if result.is_err() {
                 return self.socket.close();
             }
-            self.resume();
+            driver.writable(number);
         }
     }
 }
@@ -135,7 +131,7 @@ pub async fn serve(driver: Rc<ShardDriver>, socket: Socket, permits: Permits) {
     let now_ms = clock::monotonic_ms() as i64;
     let number = driver.core().borrow_mut().connect(connection.peer.ip(), now_ms);
     driver.add_connection(number, connection.clone());
-    let writer = spawn(Queue::Serving, connection.clone().run_writer());
+    let writer = spawn(Queue::Serving, connection.clone().run_writer(driver.clone(), number));
     read(&driver, number, &connection).await;
     connection.close();
     connection.unsent_notify.notify();
@@ -154,7 +150,7 @@ async fn read(driver: &Rc<ShardDriver>, number: u64, connection: &Rc<ClientConne
     loop {
         // A client that always has more to say, and takes what it is told, must not keep the shard from the others.
         yield_if_needed().await;
-        while connection.is_backed_up() || !driver.wants_bytes(number) {
+        while !driver.wants_bytes(number) {
             if connection.socket.is_closed() {
                 return;
             }

@@ -276,13 +276,17 @@ impl ShardDriver {
             self.deliver_outputs();
             // What the sequencer hands over is applied here at once, and may put out more.
             let sequencer = self.sequencer.borrow().clone();
-            if !sequencer.is_some_and(|sequencer| sequencer.advance(self)) && self.outputs.borrow().is_quiet() {
-                break;
+            if sequencer.is_some_and(|sequencer| sequencer.advance(self)) || !self.outputs.borrow().is_quiet() {
+                continue;
+            }
+            self.publish();
+            self.mesh.flush();
+            self.send_output();
+            // Output that left makes room, and requests that waited for it may have put out more.
+            if self.outputs.borrow().is_quiet() && self.outputs.borrow().dirty.is_empty() {
+                return;
             }
         }
-        self.publish();
-        self.mesh.flush();
-        self.send_output();
     }
 
     fn deliver_outputs(&self) {
@@ -323,6 +327,10 @@ impl ShardDriver {
 
     fn send_connection(self: &Rc<Self>, number: u64) {
         let Some(connection) = self.connections.borrow().get(&number).cloned() else { return };
+        if !connection.is_writable() {
+            // Its writing task comes back for it.
+            return;
+        }
         let spare = self.spare.borrow_mut().pop().unwrap_or_default();
         let (bytes, zxid) = self.shard.borrow_mut().take_output(number, spare);
         self.words.raise_released(zxid);
@@ -333,10 +341,17 @@ impl ShardDriver {
             spares.push(bytes);
         }
         drop(spares);
+        self.step(|shard, out| shard.go_on(number, out));
         if self.shard.borrow().is_finished(number) {
             connection.close_when_sent();
         }
         connection.resume();
+    }
+
+    /// The connection's socket has taken everything it was given: it gets what has come since.
+    pub fn writable(self: &Rc<Self>, number: u64) {
+        self.outputs.borrow_mut().dirty.push(number);
+        self.turn();
     }
 
     /// True when the connection's socket may be read now.

@@ -52,6 +52,7 @@ impl Shard {
     /// One transaction: records, events, reply, and only then the position.
     fn apply_txn(&mut self, txn: &Txn<'_>, out: &mut ShardOutputs) -> Result<(), ApplyError> {
         let zxid = txn.header.zxid;
+        self.serve_before(txn.header.request, out);
         let malformed = |_: MalformedTxn| ApplyError::Malformed(zxid);
         // A session's own transactions cannot be answered before they are applied, not even by mistake.
         let of_session = |record| matches!(record, TxnRecord::CreateSession { .. } | TxnRecord::MoveSession { .. });
@@ -213,7 +214,7 @@ impl Shard {
         Ok(())
     }
 
-    fn own_number(&self, connection: ConnectionId) -> Option<u64> {
+    pub(super) fn own_number(&self, connection: ConnectionId) -> Option<u64> {
         (connection.boot == self.config.boot && connection.shard == self.config.id).then_some(connection.number)
     }
 
@@ -227,7 +228,7 @@ impl Shard {
         let connection = self.connections.get_mut(&number)?;
         let unanswered = connection.unanswered.pop_front_if(|front| front.sequence == request.sequence)?;
         out.latencies_us.push(self.now_us.saturating_sub(unanswered.since_us));
-        if connection.unanswered.is_empty() && !connection.waiting.is_empty() {
+        if connection.can_resume() {
             self.resumed.push(number);
         }
         Some((connection, unanswered.xid, unanswered.expected))
@@ -284,6 +285,7 @@ impl Shard {
 
     fn apply_mark(&mut self, mark: &Mark, out: &mut ShardOutputs) {
         let zxid = mark.after;
+        self.serve_before(mark.request, out);
         let Some((connection, xid, expected)) = self.take_unanswered(mark.request, out) else { return };
         let number = connection.number;
         match (mark.answer, expected) {

@@ -30,6 +30,8 @@ pub(super) struct Held {
     pub released: Zxid,
     /// The frame's body.
     pub body: Box<[u8]>,
+    /// Later writes of the connection must not be forwarded before it.
+    pub barrier: bool,
 }
 
 /// How the reply to a request that needs agreement looks.
@@ -67,7 +69,10 @@ pub(super) struct Connection {
     pub identities: Identities,
     /// Number of the last request that was read; the handshake is 0.
     pub sequence: u64,
+    /// In order; see [`Connection::hold`].
     pub waiting: VecDeque<Held>,
+    /// Number of barriers in `waiting`.
+    barriers: usize,
     pub unanswered: VecDeque<Unanswered>,
     pub output: Output,
     /// Something was heard since the session was last reported.
@@ -91,6 +96,7 @@ impl Connection {
             identities: initial_identities(peer),
             sequence: 0,
             waiting: VecDeque::new(),
+            barriers: 0,
             unanswered: VecDeque::new(),
             output: Output::default(),
             touched: false,
@@ -102,10 +108,51 @@ impl Connection {
         }
     }
 
+    /// A request waits behind the others.
+    pub(super) fn hold(&mut self, held: Held) {
+        self.barriers += usize::from(held.barrier);
+        self.waiting.push_back(held);
+    }
+
+    /// The request that has waited longest goes on.
+    pub(super) fn take_held(&mut self) -> Option<Held> {
+        let held = self.waiting.pop_front()?;
+        self.barriers -= usize::from(held.barrier);
+        Some(held)
+    }
+
+    /// It could not: it is the first again.
+    pub(super) fn hold_again(&mut self, held: Held) {
+        self.barriers += usize::from(held.barrier);
+        self.waiting.push_front(held);
+    }
+
+    /// True when a write may be forwarded although requests wait: nothing among them decides what the write is.
+    pub(super) fn lets_writes_pass(&self) -> bool {
+        self.barriers == 0
+    }
+
+    /// True when the request that has waited longest comes before every unanswered one.
+    pub(super) fn can_resume(&self) -> bool {
+        let Some(held) = self.waiting.front() else { return false };
+        self.unanswered.front().is_none_or(|unanswered| held.sequence < unanswered.sequence)
+    }
+
+    /// Requests that wait or are under way.
+    pub(super) fn requests(&self) -> usize {
+        self.waiting.len() + self.unanswered.len()
+    }
+
+    /// Output held, and what the requests that were read are expected to add to it.
+    pub(super) fn output_bytes_expected(&self) -> usize {
+        self.output.bytes() + self.waiting.len() * self.output.reply_bytes_expected()
+    }
+
     /// Stops serving: requests that wait are forgotten, what has a place is still sent.
     pub(super) fn close_when_drained(&mut self) {
         self.state = ConnectionState::Closing;
         self.waiting.clear();
+        self.barriers = 0;
         self.unanswered.clear();
     }
 

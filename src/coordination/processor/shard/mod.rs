@@ -7,9 +7,10 @@
 //!
 //! Invariants (ORDERING.md section 1):
 //! - `applied` moves with each transaction, after its records, events and reply; nothing else is served in between (A12).
-//! - A connection's requests take their turn in order. Writes are forwarded at their turn; anything else waits until the
-//!   earlier requests that need agreement are answered, and until `applied` has reached what the server had released when the
-//!   request was read (A3).
+//! - A connection's requests take their turn in order, but for one exception: a write does not wait for reads that wait. A read
+//!   waits until the earlier requests that need agreement are answered, and until `applied` has reached what the server had
+//!   released when the request was read (A3); before the transaction of a write is applied, the reads before it have had their
+//!   turn (A2).
 //! - A read is answered as of `applied` at its turn, whoever owns the record, and its reply carries that position (A7).
 //! - Before a reply or an event leaves, the driver raises the server's `released` word to the zxid that
 //!   [`Shard::take_output`] returns with it.
@@ -61,7 +62,8 @@ pub struct ShardConfig {
     pub sessionless_timeout_ms: i64,
     /// Requests of one connection that may wait or be under way before its socket is no longer read.
     pub requests_per_connection_max: usize,
-    /// Output of one connection that may wait to be sent before its socket is no longer read.
+    /// Output of one connection that may wait to be sent, or be on its way, before its socket is no longer read and requests
+    /// that were read have to wait.
     pub output_bytes_max: usize,
 }
 
@@ -202,7 +204,7 @@ impl Shard {
 
     /// Requests that wait or are under way.
     pub fn outstanding_requests(&self) -> usize {
-        self.connections.values().map(|c| c.waiting.len() + c.unanswered.len()).sum()
+        self.connections.values().map(Connection::requests).sum()
     }
 
     /// A client connected from `peer`. Returns the connection's number.
@@ -223,13 +225,13 @@ impl Shard {
     /// True when the connection's socket should be read: neither its requests nor its output have piled up.
     pub fn wants_bytes(&self, number: u64) -> bool {
         self.connections.get(&number).is_some_and(|connection| {
-            connection.waiting.len() + connection.unanswered.len() < self.config.requests_per_connection_max
-                && connection.output.bytes() < self.config.output_bytes_max
+            connection.requests() < self.config.requests_per_connection_max
+                && connection.output_bytes_expected() < self.config.output_bytes_max
         })
     }
 
     /// Takes what the connection can send now; `spare` becomes its next buffer. The zxid is the newest state that it tells of:
-    /// `released` must be raised to it first.
+    /// `released` must be raised to it first. [`Shard::go_on`] follows.
     pub fn take_output(&mut self, number: u64, spare: Vec<u8>) -> (Vec<u8>, Zxid) {
         match self.connections.get_mut(&number) {
             None => (Vec::new(), Zxid::ZERO),
@@ -238,6 +240,13 @@ impl Shard {
                 let zxid = connection.output.ready().1;
                 (connection.output.take_ready(spare), zxid)
             }
+        }
+    }
+
+    /// The output of the connection was taken: requests that waited for room take their turns.
+    pub fn go_on(&mut self, number: u64, out: &mut ShardOutputs) {
+        if self.connections.get(&number).is_some_and(Connection::can_resume) {
+            self.pump(number, out);
         }
     }
 
@@ -255,9 +264,7 @@ impl Shard {
 
     /// Its connections for reports: number, peer, session, requests under way, packets received and sent.
     pub fn connection_reports(&self) -> Vec<(u64, IpAddr, SessionId, usize, u64, u64)> {
-        let report = |c: &Connection| {
-            (c.number, c.peer, c.session, c.waiting.len() + c.unanswered.len(), c.packets_received, c.packets_sent)
-        };
+        let report = |c: &Connection| (c.number, c.peer, c.session, c.requests(), c.packets_received, c.packets_sent);
         let mut reports: Vec<_> = self.connections.values().map(report).collect();
         reports.sort_by_key(|report| report.0);
         reports

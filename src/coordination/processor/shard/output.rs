@@ -31,13 +31,13 @@ pub(super) struct Output {
     held_bytes: usize,
     /// Places that wait for their bytes.
     unfilled: usize,
-    /// The most that any place was filled with, bytes.
-    fill_bytes_max: usize,
+    /// The longest reply so far, bytes.
+    reply_bytes_max: usize,
 }
 
-/// What an unfilled place is taken to become at least: a few bytes of requests must not ask for many of replies without
-/// end, and how many is not known before they come.
-const FILL_BYTES_EXPECTED: usize = 8 << 10;
+/// What a reply to come is taken to be at least: a few bytes of requests must not ask for many of replies without end, and
+/// how many is not known before they come.
+const REPLY_BYTES_EXPECTED: usize = 8 << 10;
 
 impl Output {
     /// Takes a place.
@@ -51,7 +51,10 @@ impl Output {
     pub(super) fn append<T>(&mut self, zxid: Zxid, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         if self.places.is_empty() {
             self.ready_zxid = self.ready_zxid.max(zxid);
-            return write(&mut self.ready);
+            let before = self.ready.len();
+            let result = write(&mut self.ready);
+            self.reply_bytes_max = self.reply_bytes_max.max(self.ready.len() - before);
+            return result;
         }
         if !matches!(self.places.back(), Some(Place::Filled { .. })) {
             self.places.push_back(Place::Filled { bytes: Vec::new(), zxid });
@@ -60,7 +63,9 @@ impl Output {
         *newest = (*newest).max(zxid);
         let before = bytes.len();
         let result = write(bytes);
-        self.held_bytes += bytes.len() - before;
+        let added = bytes.len() - before;
+        self.held_bytes += added;
+        self.reply_bytes_max = self.reply_bytes_max.max(added);
         result
     }
 
@@ -96,7 +101,7 @@ impl Output {
         debug_assert!(matches!(self.places[index], Place::Unfilled));
         self.held_bytes += bytes.len();
         self.unfilled -= 1;
-        self.fill_bytes_max = self.fill_bytes_max.max(bytes.len());
+        self.reply_bytes_max = self.reply_bytes_max.max(bytes.len());
         self.places[index] = Place::Filled { bytes, zxid };
         self.advance();
     }
@@ -155,7 +160,12 @@ impl Output {
 
     /// Memory held, and what the unfilled places are expected to add.
     pub(super) fn bytes(&self) -> usize {
-        let expected = self.unfilled * self.fill_bytes_max.max(FILL_BYTES_EXPECTED);
+        let expected = self.unfilled * self.reply_bytes_expected();
         self.ready.len() + self.held_bytes + self.places.len() * size_of::<Place>() + expected
+    }
+
+    /// What a reply to come is expected to be, bytes.
+    pub(super) fn reply_bytes_expected(&self) -> usize {
+        self.reply_bytes_max.max(REPLY_BYTES_EXPECTED)
     }
 }

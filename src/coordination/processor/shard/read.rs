@@ -314,7 +314,7 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         connection.packets_sent += 1;
         connection.output.fill(place, position, bytes);
-        let resumes = !connection.output.has_unfilled() && !connection.waiting.is_empty();
+        let resumes = !connection.output.has_unfilled() && connection.can_resume();
         Self::mark_dirty(connection, out);
         if resumes {
             coverage::mark("request-waited-for-reads");

@@ -23,6 +23,42 @@ enum Turn {
     WaitForPosition,
 }
 
+/// A frame's body with its header read.
+struct Parsed<'a> {
+    header: RequestHeader,
+    request: Result<Request<'a>, RequestError>,
+    record: &'a [u8],
+}
+
+impl<'a> Parsed<'a> {
+    /// `None` when there is not even a header.
+    fn new(body: &'a [u8]) -> Option<Parsed<'a>> {
+        let mut input = Input::new(body);
+        let header = RequestHeader::decode(&mut input).ok()?;
+        let record = input.rest();
+        Some(Parsed { header, request: Request::decode(header.op, record), record })
+    }
+
+    fn needs_agreement(&self) -> bool {
+        self.request.as_ref().is_ok_and(|request| request.op_code().needs_agreement())
+    }
+
+    /// True when a later write of the connection may be forwarded first: the request changes nothing that the write depends on,
+    /// and can be executed at any moment.
+    fn is_plain_read(&self) -> bool {
+        matches!(
+            self.request,
+            Ok(Request::Exists { .. }
+                | Request::GetData { .. }
+                | Request::GetChildren { .. }
+                | Request::GetAcl { .. }
+                | Request::MultiRead(_)
+                | Request::AddWatch { .. }
+                | Request::Ping)
+        )
+    }
+}
+
 impl Shard {
     /// Bytes from a client. `released` is the server's word, read once when they arrived. Returns how many were consumed. The
     /// rest is the beginning of a frame, to be offered again with what follows; or, when [`Shard::wants_bytes`] says no
@@ -92,10 +128,21 @@ impl Shard {
         self.forward(number, 0, 0, Expected::Connect { read_only }, body, out);
     }
 
-    /// A request was read: it takes its turn, or waits for it behind the others.
+    /// A request was read: it takes its turn, or waits for it behind the others. A write does not wait for reads that wait: its
+    /// transaction is not applied before they have had their turn ([`Shard::serve_before`]).
     fn request(&mut self, number: u64, sequence: u64, released: Zxid, body: &[u8], out: &mut ShardOutputs) {
-        let waits = self.connections.get(&number).is_some_and(|connection| !connection.waiting.is_empty());
-        let turn = if waits { Turn::WaitForAnswers } else { self.take_turn(number, sequence, released, body, out) };
+        let Some(connection) = self.connections.get(&number) else { return };
+        let parsed = Parsed::new(body);
+        let first = connection.waiting.is_empty();
+        let passes = !first && connection.lets_writes_pass() && parsed.as_ref().is_some_and(Parsed::needs_agreement);
+        if passes {
+            coverage::mark("write-passed-waiting-reads");
+        }
+        let turn = if first || passes {
+            self.take_turn(number, sequence, released, &parsed, out)
+        } else {
+            Turn::WaitForAnswers
+        };
         if turn == Turn::Taken {
             return;
         }
@@ -104,49 +151,88 @@ impl Shard {
             self.stalled.insert((released, number));
         }
         if let Some(connection) = self.connections.get_mut(&number) {
-            connection.waiting.push_back(Held { sequence, released, body: body.into() });
+            let barrier = !parsed.is_some_and(|parsed| parsed.is_plain_read());
+            connection.hold(Held { sequence, released, body: body.into(), barrier });
         }
     }
 
-    /// Lets the waiting requests of a connection take their turns, as far as they can.
+    /// Lets the waiting requests of a connection take their turns, as far as they can and their output has room.
     pub(super) fn pump(&mut self, number: u64, out: &mut ShardOutputs) {
-        while let Some(held) = self.connections.get_mut(&number).and_then(|connection| connection.waiting.pop_front()) {
-            let turn = self.take_turn(number, held.sequence, held.released, &held.body, out);
-            if turn == Turn::Taken {
-                continue;
+        loop {
+            let Some(connection) = self.connections.get_mut(&number) else { return };
+            if connection.output.bytes() >= self.config.output_bytes_max {
+                // Whoever takes the output lets them go on.
+                return;
             }
-            if turn == Turn::WaitForPosition {
-                self.stalled.insert((held.released, number));
+            let Some(held) = connection.take_held() else { return };
+            if !self.take_held_turn(number, held, out) {
+                return;
             }
-            if let Some(connection) = self.connections.get_mut(&number) {
-                connection.waiting.push_front(held);
-            }
+        }
+    }
+
+    /// The transaction of a request is about to be applied, or its answer given: the reads of its connection that come before
+    /// it have their turn now, and do not see it (rule A2).
+    pub(super) fn serve_before(&mut self, request: RequestId, out: &mut ShardOutputs) {
+        let Some(number) = self.own_number(request.connection) else { return };
+        if planted::is("write-overtakes-read") {
             return;
         }
+        while let Some(connection) = self.connections.get_mut(&number)
+            && connection.waiting.front().is_some_and(|held| held.sequence < request.sequence)
+            && let Some(held) = connection.take_held()
+        {
+            coverage::mark("read-served-before-own-write");
+            // What the read waits for was released before the write was forwarded, so its zxid is lower.
+            if !self.take_held_turn(number, held, out) {
+                debug_assert!(false, "a read before a write is served before the write");
+                return self.close_now(number, out);
+            }
+        }
     }
 
-    fn take_turn(&mut self, number: u64, sequence: u64, released: Zxid, body: &[u8], out: &mut ShardOutputs) -> Turn {
+    /// A request that has waited tries again; if it must wait on, it is the first again.
+    fn take_held_turn(&mut self, number: u64, held: Held, out: &mut ShardOutputs) -> bool {
+        let turn = self.take_turn(number, held.sequence, held.released, &Parsed::new(&held.body), out);
+        if turn == Turn::Taken {
+            return true;
+        }
+        if turn == Turn::WaitForPosition {
+            self.stalled.insert((held.released, number));
+        }
+        if let Some(connection) = self.connections.get_mut(&number) {
+            connection.hold_again(held);
+        }
+        false
+    }
+
+    fn take_turn(
+        &mut self,
+        number: u64,
+        sequence: u64,
+        released: Zxid,
+        parsed: &Option<Parsed<'_>>,
+        out: &mut ShardOutputs,
+    ) -> Turn {
         let Some(connection) = self.connections.get(&number) else { return Turn::Taken };
-        let mut input = Input::new(body);
-        let Ok(header) = RequestHeader::decode(&mut input) else {
+        let Some(Parsed { header, request, record }) = parsed else {
             // Not even a header: nothing can be answered.
             self.close_now(number, out);
             return Turn::Taken;
         };
-        let request = Request::decode(header.op, input.rest());
-        if let Ok(request) = &request
+        if let Ok(request) = request
             && request.op_code().needs_agreement()
         {
             if connection.state != ConnectionState::Open {
                 return Turn::WaitForAnswers;
             }
-            let record = Bytes::copy_from_slice(input.rest());
-            self.forward_request(number, sequence, header, request, record, out);
+            self.forward_request(number, sequence, *header, request, Bytes::copy_from_slice(record), out);
             return Turn::Taken;
         }
         // Whether a watch is there depends on how the reads before it end (rule A9).
         let needs_reads = matches!(request, Ok(Request::CheckWatches { .. } | Request::RemoveWatches { .. }));
-        if !connection.unanswered.is_empty() || (needs_reads && connection.output.has_unfilled()) {
+        let unanswered = connection.unanswered.front().is_some_and(|unanswered| unanswered.sequence < sequence);
+        if unanswered || (needs_reads && connection.output.has_unfilled()) {
             return Turn::WaitForAnswers;
         }
         let needed = if planted::is("a3-no-released-check") { Zxid::ZERO } else { released };
@@ -155,7 +241,7 @@ impl Shard {
             return Turn::WaitForPosition;
         }
         match request {
-            Ok(request) => self.execute(number, header.xid, &request, out),
+            Ok(request) => self.execute(number, header.xid, request, out),
             Err(RequestError::Malformed(_)) => {
                 self.reply_error(number, header.xid, self.applied.wire(), ErrorCode::MarshallingError, out);
             }
