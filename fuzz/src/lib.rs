@@ -4,6 +4,9 @@
 //! test, and states properties beyond "no panic". See README.md for how they are run.
 
 pub mod allocation;
+pub mod log_disk;
+pub mod log_forgery;
+pub mod log_history;
 pub mod mutation;
 pub mod requests;
 pub mod txns;

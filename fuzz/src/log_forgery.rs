@@ -1,0 +1,132 @@
+//! Segments that nobody ever wrote, with every checksum right: what a reader must survive, not believe.
+
+use crate::log_disk::{BLOCK, LogDisk};
+use arbitrary::Arbitrary;
+use ringkeeper::base::Zxid;
+use ringkeeper::coordination::persistence::log_format::{
+    BLOCK_HEADER_BYTES, BlockHeader, BlockSeed, Life, SegmentHeader, put_record_head,
+};
+
+const STREAM_ID: u64 = 7;
+
+/// A zxid: mostly a small one, so that they meet.
+#[allow(missing_docs)]
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum AnyZxid {
+    Small(u8),
+    Any(u64),
+    Max,
+}
+
+impl AnyZxid {
+    fn zxid(self) -> Zxid {
+        match self {
+            AnyZxid::Small(zxid) => Zxid((zxid % 16).into()),
+            AnyZxid::Any(zxid) => Zxid(zxid),
+            AnyZxid::Max => Zxid::MAX,
+        }
+    }
+}
+
+/// A piece of a payload.
+#[derive(Arbitrary, Clone, Debug)]
+enum Piece {
+    /// A whole record.
+    Record {
+        zxid: AnyZxid,
+        bytes: u8,
+    },
+    /// A head that claims what it likes.
+    Head {
+        zxid: AnyZxid,
+        claimed_bytes: u32,
+    },
+    Bytes(u16),
+}
+
+/// A block.
+#[derive(Arbitrary, Clone, Debug)]
+struct Block {
+    payload: Vec<Piece>,
+    /// Where the first record is said to begin; `None` for the truth.
+    first_record: Option<Option<(AnyZxid, u32)>>,
+    previous_zxid: AnyZxid,
+    durable_zxid: AnyZxid,
+    synced: bool,
+    misplaced_by: i8,
+    gap_blocks: u8,
+}
+
+/// A segment.
+#[derive(Arbitrary, Clone, Debug)]
+pub struct ForgedSegment {
+    life: u8,
+    previous_life: u8,
+    keep_to: AnyZxid,
+    other_stream: bool,
+    blocks: Vec<Block>,
+}
+
+impl Block {
+    fn payload(&self) -> (Vec<u8>, Option<(Zxid, u32)>) {
+        let (mut bytes, mut first) = (vec![0; BLOCK_HEADER_BYTES], None);
+        for piece in self.payload.iter().take(16) {
+            let at = (bytes.len() - BLOCK_HEADER_BYTES) as u32;
+            match piece {
+                Piece::Record { zxid, bytes: length } => {
+                    first.get_or_insert((zxid.zxid(), at));
+                    put_record_head(&mut bytes, (*length).into(), zxid.zxid());
+                    bytes.resize(bytes.len() + usize::from(*length), 7);
+                }
+                Piece::Head { zxid, claimed_bytes } => {
+                    first.get_or_insert((zxid.zxid(), at));
+                    put_record_head(&mut bytes, *claimed_bytes, zxid.zxid());
+                }
+                Piece::Bytes(length) => bytes.resize(bytes.len() + usize::from(*length) % 6000, 9),
+            }
+        }
+        (bytes, first)
+    }
+
+    fn seal(&self, life: Life, offset: u64, seed: BlockSeed) -> Vec<u8> {
+        let (mut bytes, first) = self.payload();
+        let claimed = self.first_record.map(|claim| claim.map(|(zxid, at)| (zxid.zxid(), at)));
+        let header = BlockHeader {
+            payload_bytes: (bytes.len() - BLOCK_HEADER_BYTES) as u32,
+            life,
+            offset: offset.wrapping_add_signed(i64::from(self.misplaced_by.max(0)) * BLOCK as i64),
+            first_record: claimed.unwrap_or(first),
+            previous_zxid: self.previous_zxid.zxid(),
+            durable_zxid: self.durable_zxid.zxid(),
+            synced: self.synced,
+        };
+        header.seal(&mut bytes, seed, BLOCK as u32);
+        bytes
+    }
+}
+
+/// Writes the segments.
+pub fn forge(segments: &[ForgedSegment]) -> LogDisk {
+    let mut disk = LogDisk::default();
+    for segment in segments.iter().take(6) {
+        let life = Life(1 + u64::from(segment.life % 8));
+        let stream_id = STREAM_ID + u64::from(segment.other_stream);
+        let header = SegmentHeader {
+            life,
+            previous_life: Life(u64::from(segment.previous_life) % life.0),
+            keep_to: segment.keep_to.zxid(),
+            stream_id,
+            segment_bytes: 8 * BLOCK as u64,
+            block_bytes: BLOCK as u32,
+        };
+        let mut file = header.encode();
+        for block in segment.blocks.iter().take(7) {
+            file.resize(file.len() + usize::from(block.gap_blocks % 4 / 3) * BLOCK, 0);
+            let sealed = block.seal(life, file.len() as u64, header.seed());
+            file.extend_from_slice(&sealed);
+        }
+        file.resize(8 * BLOCK, 0);
+        disk.files.insert(life, file);
+    }
+    disk
+}
