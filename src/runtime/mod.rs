@@ -10,8 +10,10 @@
 //!   [`shards`] takes the affinity mask and starts all of them or none;
 //! - a socket must not stay borrowed across an await: [`socket`] borrows only while polling;
 //! - an accept loop without descriptors spins: [`listener`] counts connections and backs off;
+//! - the system's allocator keeps the memory of what was deleted: [`allocator`] is what the binary uses instead;
 //! - too little locked memory, no io_uring, no direct IO: [`preflight`] says what to do before anything starts.
 
+pub mod allocator;
 pub mod clock;
 pub mod listener;
 pub mod mesh;
@@ -22,6 +24,7 @@ pub mod shards;
 pub mod socket;
 pub mod watchdog;
 
+pub use allocator::Allocator;
 pub use listener::{
     Accepted, BoundListener, ConnectionLimit, ConnectionPermit, Listener, PeerLimit, PeerPermit, bind_listeners,
 };

@@ -78,6 +78,18 @@ impl Body {
         Body { bytes, path_len }
     }
 
+    /// Sets the data; the path stays. In place when the length stays, as it mostly does: nobody else must need the old data.
+    pub(super) fn set_data(&mut self, data: Option<&[u8]>) {
+        let path_len = (self.path_len & !Self::HAS_DATA) as usize;
+        let new = data.unwrap_or_default();
+        if self.bytes.len() == path_len + new.len() {
+            self.bytes[path_len..].copy_from_slice(new);
+        } else {
+            self.bytes = [&self.bytes[..path_len], new].concat().into_boxed_slice();
+        }
+        self.path_len = path_len as u32 | if data.is_some() { Self::HAS_DATA } else { 0 };
+    }
+
     fn split(&self) -> (&[u8], &[u8]) {
         self.bytes.split_at((self.path_len & !Self::HAS_DATA) as usize)
     }
