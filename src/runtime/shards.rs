@@ -4,7 +4,8 @@
 //! cpusets. The start has two phases: every thread builds its executor and reports; only when all have succeeded do
 //! the shards' futures begin. So no shard ever waits for a peer that could not start.
 
-use super::queues::{self, Queue, spawn};
+use super::queues::{self, Queue};
+use super::tasks;
 use crate::base::ShardId;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use std::cell::RefCell;
@@ -43,15 +44,16 @@ pub struct ShardsConfig {
 }
 
 impl ShardsConfig {
-    /// `shards` shards with the defaults of a server.
+    /// `shards` shards with little memory, so that several of them fit an unprivileged user's limits (tests). A server takes
+    /// `io_memory_bytes` and `ring_depth` from its preflight report.
     pub fn new(shards: usize) -> ShardsConfig {
         ShardsConfig {
             shards,
             cpus: None,
             allow_sharing_cpus: false,
             spin_before_park: None,
-            io_memory_bytes: 256 << 10,
-            ring_depth: 1024,
+            io_memory_bytes: 64 << 10,
+            ring_depth: 256,
         }
     }
 }
@@ -272,11 +274,13 @@ where
     }
     let Ok(Go { make, alive }) = signals.go.recv() else { return }; // another shard could not start
     let end = match catch_unwind(AssertUnwindSafe(|| executor.run(make(context)))) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(RuntimeError::Shard { shard, reason: error.to_string() }),
+        Ok(result) => {
+            executor.run(tasks::end_all());
+            result.map_err(|error| RuntimeError::Shard { shard, reason: error.to_string() })
+        }
         Err(panic) => Err(RuntimeError::Panic { shard, reason: panic_text(panic) }),
     };
-    // Sockets and files of tasks still alive close with the executor, so the end is reported after it.
+    // What the executor itself holds closes with it, so the end is reported after it.
     drop(executor);
     drop(alive);
     let _ = signals.ended.send(end); // nobody listens any more when the handle was dropped or another shard failed
@@ -286,7 +290,8 @@ where
 async fn standing_waker() -> Waker {
     let slot = Rc::new(RefCell::new(None));
     let filled = slot.clone();
-    spawn(
+    // It must outlast the other tasks: while those end, a wake-up can be lost as well.
+    queues::spawn_beyond_the_end(
         Queue::Serving,
         poll_fn::<(), _>(move |cx| {
             filled.borrow_mut().get_or_insert_with(|| cx.waker().clone());
@@ -356,7 +361,7 @@ fn assign_cpus(config: &ShardsConfig, allowed: &[usize]) -> Result<Vec<usize>, R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::StopSignal;
+    use crate::runtime::{StopSignal, spawn};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Mutex};
 

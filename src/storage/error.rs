@@ -52,3 +52,24 @@ impl<T> Context<T> for std::result::Result<T, glommio::GlommioError<()>> {
         self.map_err(keep_number).context(operation, path)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The library wraps errors of file operations and its own conversion drops their number: a full disk then looked like any
+    /// other failure, and the server would not have known that waiting for space can help.
+    #[test]
+    fn a_full_disk_is_recognised_through_the_wrapping() {
+        let wrapped = |number| {
+            let source = io::Error::from_raw_os_error(number);
+            Err::<(), _>(glommio::GlommioError::EnhancedIoError { source, op: "Writing", path: None, fd: None })
+        };
+        let path = Path::new("/data/log.1");
+        let full = wrapped(28).context("write", path).unwrap_err();
+        assert!(full.is_out_of_space());
+        assert_eq!(full.to_string(), "cannot write /data/log.1: No space left on device (os error 28)");
+        assert!(wrapped(122).context("write", path).unwrap_err().is_out_of_space());
+        assert!(!wrapped(5).context("write", path).unwrap_err().is_out_of_space());
+    }
+}

@@ -221,6 +221,7 @@ impl Server {
         runtime.allow_sharing_cpus = shared.options.allow_sharing_cpus;
         runtime.cpus = shared.config.cpus.as_ref().map(|cpus| cpus.iter().map(|cpu| *cpu as usize).collect());
         runtime.io_memory_bytes = report.io_memory_bytes;
+        runtime.ring_depth = report.ring_depth;
         if shared.config.spin_micros > 0 {
             runtime.spin_before_park = Some(Duration::from_micros(shared.config.spin_micros.into()));
         }
