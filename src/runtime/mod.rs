@@ -16,6 +16,7 @@
 
 pub mod clock;
 pub mod listener;
+mod locked_memory;
 pub mod mesh;
 #[cfg(test)]
 mod network_tests;

@@ -3,6 +3,7 @@
 //! Raises what an unprivileged process may raise (soft limits to hard ones) and refuses what cannot work. Each refusal says
 //! what happened, where, and what to do next. What merely costs performance or durability is a warning.
 
+use super::locked_memory::{IO_BYTES_MIN, RING_DEPTH_MIN, wait_while_short};
 use glommio::{LocalExecutorBuilder, Placement};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -16,12 +17,11 @@ const LOCKED_MEMORY_MIN: u64 = 512 << 10;
 /// Each shard has this many rings; its registered memory is charged once for each.
 const RINGS_PER_SHARD: u64 = 3;
 /// The least a shard registers.
-const IO_MEMORY_MIN: u64 = 64 << 10;
+const IO_MEMORY_MIN: u64 = IO_BYTES_MIN as u64;
 /// More registered memory than this brings nothing: reads and writes are at most 512 KiB, four in flight.
 const IO_MEMORY_MAX: u64 = 2 << 20;
-/// Ring depth of a server that has the memory for it, and the least that makes sense.
+/// Ring depth of a server that has the memory for it.
 const RING_DEPTH_MAX: usize = 1024;
-const RING_DEPTH_MIN: usize = 128;
 /// Descriptors kept for logs, snapshots, peers and the start of a new process image.
 const DESCRIPTORS_RESERVED: u64 = 128;
 /// Descriptors an executor needs (rings, event descriptors, its listeners).
@@ -118,12 +118,13 @@ fn ring_bytes(depth: usize) -> u64 {
     depth as u64 * (64 + 2 * 16 + 4) + 2 * 4096
 }
 
-/// Divides seven eighths of the locked-memory limit: first the rings, without which nothing works, then registered memory.
+/// Divides half of the locked-memory limit: first the rings, without which nothing works, then registered memory. The other half
+/// is for other processes of the same user, above all this server before its restart: the kernel gives memory back late.
 fn plan_memory(shards: usize, locked_max: u64, warnings: &mut Vec<String>) -> Result<MemoryPlan, PreflightError> {
     const ADVICE: &str =
         "Set LimitMEMLOCK=infinity in the service's unit, or raise memlock in /etc/security/limits.conf";
     let rings = shards.max(1) as u64 * RINGS_PER_SHARD;
-    let usable = locked_max / 8 * 7;
+    let usable = locked_max / 2;
     let mut ring_depth = RING_DEPTH_MAX;
     while ring_depth > RING_DEPTH_MIN && rings * ring_bytes(ring_depth) > usable / 2 {
         ring_depth /= 2;
@@ -175,7 +176,9 @@ fn try_io_uring(kernel: &str) -> Result<(), PreflightError> {
         builder.make().map(drop).map_err(|error| (error.raw_os_error(), error.to_string()))
     };
     // On a thread of its own: the caller may be an executor, and a thread can have only one.
-    let outcome = std::thread::spawn(build).join().unwrap_or_else(|_| Err((None, "the executor panicked".into())));
+    let attempt =
+        || std::thread::spawn(build).join().unwrap_or_else(|_| Err((None, "the executor panicked".to_owned())));
+    let outcome = wait_while_short(attempt, |(number, _)| *number == Some(rustix::io::Errno::NOMEM.raw_os_error()));
     let Err((number, text)) = outcome else { return Ok(()) };
     let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
     explain_io_uring(kernel, number, &text, disabled.trim())
@@ -292,12 +295,12 @@ mod tests {
     fn the_memory_of_all_shards_fits_the_limit_of_an_unprivileged_user() {
         let mut warnings = Vec::new();
         for (shards, locked, ring_depth, io_memory_kib) in
-            [(1, 8 << 20, 1024, 2048), (3, 8 << 20, 1024, 512), (8, 8 << 20, 1024, 128), (4, u64::MAX, 1024, 2048)]
+            [(1, 8 << 20, 1024, 1024), (3, 8 << 20, 1024, 256), (6, 8 << 20, 1024, 64), (4, u64::MAX, 1024, 2048)]
         {
             let plan = plan_memory(shards, locked, &mut warnings).unwrap();
             assert_eq!(plan, MemoryPlan { ring_depth, io_memory_bytes: io_memory_kib << 10 }, "{shards} shards");
             let charged = (plan.io_memory_bytes as u64 + ring_bytes(ring_depth)) * RINGS_PER_SHARD * shards as u64;
-            assert!(charged <= locked);
+            assert!(charged <= locked / 2, "{shards} shards fit beside those of a server that has just ended");
         }
         assert!(warnings.is_empty());
         let small = plan_memory(64, 8 << 20, &mut warnings).unwrap();
