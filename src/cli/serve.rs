@@ -26,6 +26,10 @@ pub struct ServerArgs {
     /// Where bytes go: direct, or for crash tests lossy or lossy:SEED
     #[arg(long, hide = true, default_value = "direct")]
     storage: Backend,
+    /// Plant a bug of the cores on every shard
+    #[cfg(feature = "planted-bugs")]
+    #[arg(long, hide = true, value_name = "BUG")]
+    plant: Option<String>,
 }
 
 /// Arguments of `dev`.
@@ -76,6 +80,8 @@ pub fn server(args: ServerArgs) -> Result<(), CliError> {
         allow_sharing_cpus: args.allow_sharing_cpus,
         backend: args.storage,
         discard_after: args.discard_after,
+        #[cfg(feature = "planted-bugs")]
+        planted: args.plant,
     };
     run(loaded.config, options, |_| {})
 }

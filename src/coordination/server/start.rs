@@ -136,11 +136,20 @@ pub struct ServerOptions {
     pub backend: Backend,
     /// `--discard-after`: give up everything behind this transaction.
     pub discard_after: Option<Zxid>,
+    /// A bug to plant on every shard, so that a test can show that it finds it; an unknown name ends the server.
+    #[cfg(feature = "planted-bugs")]
+    pub planted: Option<String>,
 }
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        ServerOptions { allow_sharing_cpus: false, backend: Backend::Direct, discard_after: None }
+        ServerOptions {
+            allow_sharing_cpus: false,
+            backend: Backend::Direct,
+            discard_after: None,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        }
     }
 }
 
@@ -300,6 +309,10 @@ fn take<T>(slots: &Mutex<Vec<Option<T>>>, shard: ShardId) -> T {
 }
 
 async fn run_shard(shared: Arc<Shared>, context: ShardContext) -> ShardResult {
+    #[cfg(feature = "planted-bugs")]
+    if !crate::base::planted::plant(shared.options.planted.as_deref()) {
+        return Err(format!("no bug is called {:?}", shared.options.planted).into());
+    }
     let result = serve_shard(&shared, context.shard).await;
     // One shard less is no server: the others end as well.
     shared.stop.stop();
