@@ -5,6 +5,8 @@
 //!
 //! - an executor with latency-sensitive queues can sleep for ever: [`queues`] creates only `Latency::NotImportant` ones, and
 //!   [`watchdog`] checks that every shard still turns;
+//! - tasks that still wait when their executor ends are leaked with their sockets, and disk operations are abandoned: `tasks`
+//!   ends the ones and finishes the others;
 //! - a full channel between two shards that answer each other dead-locks: in [`mesh`] nobody waits in a send;
 //! - the CPUs of the machine are not the CPUs we may use, and an executor that fails to start is otherwise lost in silence:
 //!   [`shards`] takes the affinity mask and starts all of them or none;
@@ -16,12 +18,16 @@
 pub mod allocator;
 pub mod clock;
 pub mod listener;
+mod locked_memory;
 pub mod mesh;
+#[cfg(test)]
+mod network_tests;
 pub mod notify;
 pub mod preflight;
 pub mod queues;
 pub mod shards;
 pub mod socket;
+pub(crate) mod tasks;
 pub mod watchdog;
 
 pub use allocator::Allocator;
