@@ -35,30 +35,26 @@ impl OwnChanges {
             return;
         }
         self.entries.push((Rc::from(path), image));
-        match self.entries.len() {
-            0..=LINEAR_MAX => {}
-            len if len == LINEAR_MAX + 1 => {
-                self.index.extend(self.entries.iter().enumerate().map(|(place, (path, _))| (path.clone(), place)));
-            }
-            len => drop(self.index.insert(Rc::from(path), len - 1)),
+        if self.entries.len() > LINEAR_MAX {
+            // All of them the first time, then the new one.
+            let indexed = self.index.len();
+            let new = self.entries.iter().enumerate().skip(indexed);
+            self.index.extend(new.map(|(place, (path, _))| (path.clone(), place)));
         }
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.entries.clear();
+    /// Takes everything out, in the order in which the paths were first changed. Dropped at once, it forgets everything.
+    pub fn drain(&mut self) -> impl Iterator<Item = (Rc<str>, Option<NodeImage>)> {
         if !self.index.is_empty() {
             // A large index is the trace of one large request.
             self.index = AHashMap::default();
         }
+        self.entries.drain(..)
     }
 
-    /// Takes everything out, in the order in which the paths were first changed.
-    pub fn drain(&mut self) -> impl Iterator<Item = (Rc<str>, Option<NodeImage>)> {
-        if !self.index.is_empty() {
-            self.index = AHashMap::default();
-        }
-        self.entries.drain(..)
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        drop(self.drain());
     }
 }
 

@@ -1,7 +1,8 @@
 //! Transactions that were proposed and are not committed yet.
 //!
-//! Their bytes are written once, by prep, and shared from then on: the log copies them into its blocks, the shards apply them.
-//! Invariants: chunks are in zxid order; a chunk holds whole transactions; what the log was given is never changed again.
+//! Their bytes are written by prep and shared from then on: the log copies them into its blocks, the shards apply them.
+//! Invariants: chunks are in zxid order; a chunk holds whole transactions; what the log was given is never changed again; the
+//! memory held is at most about twice what [`Proposals::bytes`] says.
 
 use crate::base::Zxid;
 use bytes::Bytes;
@@ -58,7 +59,14 @@ impl Proposals {
         if self.open_ends.is_empty() {
             return;
         }
-        let bytes = Bytes::from(std::mem::take(&mut self.open));
+        // A short chunk would hold on to a long buffer for as long as it is not committed.
+        let bytes = if self.open.len() < CHUNK_BYTES / 2 {
+            let exact = Bytes::copy_from_slice(&self.open);
+            self.open.clear();
+            exact
+        } else {
+            Bytes::from(std::mem::take(&mut self.open))
+        };
         self.sealed_bytes += bytes.len();
         self.sealed.push_back(Chunk { bytes, ends: std::mem::take(&mut self.open_ends), taken: 0 });
         self.new_for_log += 1;

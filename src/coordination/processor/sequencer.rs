@@ -219,6 +219,11 @@ impl Sequencer {
         self.refusing = refusing;
     }
 
+    /// True while writes are refused.
+    pub fn is_refusing(&self) -> bool {
+        self.refusing
+    }
+
     /// A message from a shard. `now_ms` is monotonic.
     pub fn receive(&mut self, from: ShardId, message: ToSequencer, now_ms: i64, out: &mut SequencerOutputs) {
         match message {

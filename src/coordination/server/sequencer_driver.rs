@@ -27,8 +27,8 @@ pub struct SequencerDriver {
     outputs: RefCell<SequencerOutputs>,
     log: Rc<TxnLog>,
     snapshots: Rc<Snapshots>,
-    refusing: Cell<bool>,
-    /// The operator knows that there is no room for a segment. Small writes may pass all the same, so `refusing` comes and goes.
+    /// The operator knows that there is no room for a segment. Small writes may pass all the same, so the sequencer's refusing
+    /// comes and goes.
     told: Cell<bool>,
     /// Bytes appended since they were last counted.
     appended_bytes: Cell<u64>,
@@ -45,7 +45,6 @@ impl SequencerDriver {
             log,
             snapshots,
             appended_bytes: Cell::new(0),
-            refusing: Cell::new(false),
             told: Cell::new(false),
             commits: Cell::new(0),
             flushes: RefCell::new(Counters::default()),
@@ -117,7 +116,7 @@ impl SequencerDriver {
     fn admit(&self, driver: &Rc<ShardDriver>) -> bool {
         let mut sequencer = self.sequencer.borrow_mut();
         // Whoever refuses asks again even when nothing is queued: expiry waits for room, too, and queues nothing meanwhile.
-        if sequencer.queued() == 0 && !self.refusing.get() && !self.told.get() {
+        if sequencer.queued() == 0 && !sequencer.is_refusing() && !self.told.get() {
             return true;
         }
         let wanted = sequencer.queued_bytes() + sequencer.queued() * TXN_OVERHEAD_BYTES;
@@ -129,7 +128,7 @@ impl SequencerDriver {
                 if log.out_of_space().is_none() && self.told.replace(false) {
                     tracing::info!("there is room for the transaction log again; writes are accepted");
                 }
-                self.refuse(&mut sequencer, false);
+                sequencer.set_refusing(false);
                 true
             }
             Err(Refusal::NoSpace(reason)) => {
@@ -139,7 +138,7 @@ impl SequencerDriver {
                          {reason}"
                     );
                 }
-                self.refuse(&mut sequencer, true);
+                sequencer.set_refusing(true);
                 true
             }
             // The next flush or segment makes room, and a turn follows it.
@@ -149,11 +148,6 @@ impl SequencerDriver {
                 false
             }
         }
-    }
-
-    fn refuse(&self, sequencer: &mut Sequencer, refusing: bool) {
-        self.refusing.set(refusing);
-        sequencer.set_refusing(refusing);
     }
 
     fn append(&self, driver: &Rc<ShardDriver>) {
