@@ -105,7 +105,9 @@ pub enum RuntimeError {
     },
     /// The kernel gives no memory for the rings of an executor. No shard has run.
     #[error(
-        "shard {shard} could not start: no memory for its rings ({reason}). The limit on locked memory is one for all processes          of a user: raise it (LimitMEMLOCK=infinity in the service's unit, memlock in /etc/security/limits.conf), stop other          users of io_uring under this user, or configure fewer shards"
+        "shard {shard} could not start: no memory for its rings ({reason}). The limit on locked memory is one for all processes \
+         of a user: raise it (LimitMEMLOCK=infinity in the service's unit, memlock in /etc/security/limits.conf), stop other \
+         users of io_uring under this user, or configure fewer shards"
     )]
     NoMemory {
         /// The shard.
@@ -500,7 +502,7 @@ mod tests {
         start_with_memory_left(&config, little_is_left, |_| async { Ok(()) }).unwrap().join().unwrap();
         let result = start_with_memory_left(&config, none_is_left, |_| async { Ok(()) });
         let error = result.err().expect("no executor can be built").to_string();
-        assert!(error.contains("ENOMEM") && error.contains("LimitMEMLOCK"), "{error}");
+        assert!(error.contains("ENOMEM") && error.contains("LimitMEMLOCK") && !error.contains("  "), "{error}");
     }
 
     #[test]
