@@ -4,6 +4,7 @@
 //! batch with one of the same size. Batch size 1 shows the price of a wake-up, 100 that of a message.
 
 use ringkeeper::base::ShardId;
+use ringkeeper::loadgen::CpuReading;
 use ringkeeper::runtime::{Mesh, MeshEnd, ShardsConfig, clock, run_shards};
 use std::time::Duration;
 
@@ -41,12 +42,6 @@ async fn answer(end: &MeshEnd<Message>) {
     }
 }
 
-/// User and system time of this process, all threads.
-fn cpu_us() -> f64 {
-    let usage = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    usage.tv_sec as f64 * 1e6 + usage.tv_nsec as f64 / 1e3
-}
-
 fn measure(spin: Option<Duration>) {
     let mesh: Mesh<Message> = Mesh::new(2);
     let config = ShardsConfig { allow_sharing_cpus: true, spin_before_park: spin, ..ShardsConfig::new(2) };
@@ -61,14 +56,14 @@ fn measure(spin: Option<Duration>) {
         for batch_size in BATCH_SIZES {
             let messages = if batch_size == 1 { MESSAGES_UNBATCHED } else { MESSAGES };
             let batches = messages / batch_size;
-            let (cpu, wall) = (cpu_us(), clock::monotonic_us());
+            let (cpu, wall_us) = (CpuReading::of(std::process::id())?, clock::monotonic_us());
             ask(&end, batch_size, batches).await;
             let pairs = (batches * batch_size) as f64;
             println!(
                 "spin {:>6?}  batch {batch_size:>3}: {:.3} us CPU per request and answer, {:.1} us per round trip",
                 spin.unwrap_or_default(),
-                (cpu_us() - cpu) / pairs,
-                (clock::monotonic_us() - wall) as f64 / batches as f64
+                cpu.since()?.scheduled_us as f64 / pairs,
+                (clock::monotonic_us() - wall_us) as f64 / batches as f64
             );
         }
         end.close();

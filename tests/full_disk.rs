@@ -10,7 +10,7 @@
 mod common;
 
 use common::{Client, SHARD_COUNTS, ServerProcess, Setup, TestDir, command_output, is_gone, wait_for};
-use ringkeeper::protocol::zookeeper::{CreateFlags, ErrorCode};
+use ringkeeper::protocol::zookeeper::CreateFlags;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -140,19 +140,6 @@ fn on_each_file_system(test: &str, check: impl Fn(&Mount, &TestDir)) {
 
 const DATA: [u8; 8 << 10] = [7; 8 << 10];
 
-/// Creates nodes until one is refused. Returns how many there are then, `made` included.
-fn create_until_refused(client: &mut Client, mut made: usize) -> usize {
-    loop {
-        let answer = client.create(&format!("/n{made}"), &DATA, CreateFlags::PERSISTENT).expect("a reply");
-        if answer.error != 0 {
-            assert_eq!(answer.error, ErrorCode::SystemError.wire());
-            return made;
-        }
-        made += 1;
-        assert!(made < 2000, "the file system does not get full");
-    }
-}
-
 /// What is too little for a large write may be enough for some small ones. Returns how many.
 fn write_until_refused(client: &mut Client) -> i32 {
     let mut written = 0;
@@ -181,7 +168,7 @@ fn full_disk_refuses_writes_serves_reads_and_goes_on_when_there_is_room() {
             let mut client = Client::connect(server.address).expect("a connection");
             assert_eq!(client.create("/n0", &DATA, CreateFlags::PERSISTENT).expect("a reply").error, 0);
             mount.fill();
-            let made = create_until_refused(&mut client, 1);
+            let made = client.create_until_refused(1, &DATA);
             let written = write_until_refused(&mut client);
             server.wait_for_log("writes are refused until there is room");
             let read = client.get("/n0").expect("a reply");
@@ -211,7 +198,7 @@ fn kill_on_a_full_disk_loses_nothing() {
             let server = setup.start();
             let mut client = Client::connect(server.address).expect("a connection");
             mount.fill();
-            let made = create_until_refused(&mut client, 0);
+            let made = client.create_until_refused(0, &DATA);
             server.kill();
             mount.make_room();
             let server = setup.start();
@@ -262,7 +249,7 @@ fn new_sessions_are_turned_away_while_the_disk_is_full() {
             let server = setup_on(mount, directory, shards).start();
             let mut client = Client::connect(server.address).expect("a connection");
             mount.fill();
-            create_until_refused(&mut client, 0);
+            client.create_until_refused(0, &DATA);
             write_until_refused(&mut client);
             server.wait_for_log("clients without a session are turned away");
             for _ in 0..3 {

@@ -115,17 +115,7 @@ fn failing_accept_neither_spins_nor_kills_the_server() {
     }
 }
 
-/// Creates nodes until the log needs a segment that cannot be made. Returns how many there are then.
-fn create_until_refused(client: &mut Client) -> usize {
-    for made in 0..200 {
-        let answer = client.create(&format!("/n{made}"), &[7; 16 << 10], CreateFlags::PERSISTENT).expect("a reply");
-        if answer.error != 0 {
-            assert_eq!(answer.error, ErrorCode::SystemError.wire());
-            return made;
-        }
-    }
-    panic!("the log has room for ever");
-}
+const DATA: [u8; 16 << 10] = [7; 16 << 10];
 
 /// A new segment of the log is a file. That none can be opened passes like a full disk does, and must not end a server that
 /// loses nothing by waiting.
@@ -140,13 +130,13 @@ fn segment_that_the_file_limit_forbids_refuses_writes_until_it_is_raised() {
         let limit = |current| prlimit(Some(server.pid()), Resource::Nofile, Rlimit { current, maximum });
         // No new descriptor, whichever are free.
         let before = limit(Some(3)).expect("the limit of a child");
-        let made = create_until_refused(&mut client);
+        let made = client.create_until_refused(0, &DATA);
         server.wait_for_log("Too many open files");
         assert!(client.exists("/n0").expect("reads are served"));
         limit(before.current).expect("raised again");
         // What was refused left nothing behind: else it would exist already, which is another error.
         wait_for("the write to be accepted", || {
-            let again = client.create(&format!("/n{made}"), &[7; 16 << 10], CreateFlags::PERSISTENT);
+            let again = client.create(&format!("/n{made}"), &DATA, CreateFlags::PERSISTENT);
             let error = again.expect("a reply").error;
             assert!(error == 0 || error == ErrorCode::SystemError.wire(), "{error}");
             (error == 0).then_some(())
