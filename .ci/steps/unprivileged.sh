@@ -15,7 +15,7 @@ files_max=1024
 work=/var/tmp/ringkeeper-unprivileged
 
 command -v setpriv >/dev/null || { echo "setpriv is missing: install util-linux"; exit 1; }
-target=$(cargo metadata --no-deps --format-version 1 | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
+target=$(.ci/target_directory)
 mkdir -p "$work/source" "$work/home"
 # Deleted files would otherwise stay; times are kept, so that what did not change is not built again.
 find "$work/source" -mindepth 1 -delete
@@ -28,12 +28,7 @@ fi
 cd "$work/source"
 export CARGO_TARGET_DIR=$work/target
 cargo test --no-run --quiet
-mapfile -t binaries < <(cargo test --no-run --message-format=json 2>/dev/null | python3 -c '
-import json, sys
-for line in sys.stdin:
-    message = json.loads(line)
-    if message.get("executable") and message["profile"]["test"]:
-        print(message["executable"])')
+mapfile -t binaries < <(cargo test --no-run 2>&1 | sed -n 's/^ *Executable .*(\(.*\))$/\1/p')
 [ ${#binaries[@]} != 0 ] || { echo "no test binaries were built"; exit 1; }
 find "$work/target" -type d -name storage-tests -prune -exec rm -rf {} +
 rm -rf "$work/target/tmp"
