@@ -2,7 +2,7 @@
 
 /// The system allocator holds on to memory after a million znodes were deleted, and is slower.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: ringkeeper::runtime::Allocator = ringkeeper::runtime::Allocator;
 
 fn main() -> std::process::ExitCode {
     ringkeeper::cli::main()

@@ -9,8 +9,8 @@
 
 mod common;
 
-use common::{Client, SHARD_COUNTS, ServerProcess, Setup, TestDir, command_output, wait_for};
-use ringkeeper::protocol::zookeeper::{CreateFlags, ErrorCode};
+use common::{Client, SHARD_COUNTS, ServerProcess, Setup, TestDir, command_output, is_gone, wait_for};
+use ringkeeper::protocol::zookeeper::CreateFlags;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -140,19 +140,6 @@ fn on_each_file_system(test: &str, check: impl Fn(&Mount, &TestDir)) {
 
 const DATA: [u8; 8 << 10] = [7; 8 << 10];
 
-/// Creates nodes until one is refused. Returns how many there are then, `made` included.
-fn create_until_refused(client: &mut Client, mut made: usize) -> usize {
-    loop {
-        let answer = client.create(&format!("/n{made}"), &DATA, CreateFlags::PERSISTENT).expect("a reply");
-        if answer.error != 0 {
-            assert_eq!(answer.error, ErrorCode::SystemError.wire());
-            return made;
-        }
-        made += 1;
-        assert!(made < 2000, "the file system does not get full");
-    }
-}
-
 /// What is too little for a large write may be enough for some small ones. Returns how many.
 fn write_until_refused(client: &mut Client) -> i32 {
     let mut written = 0;
@@ -181,7 +168,7 @@ fn full_disk_refuses_writes_serves_reads_and_goes_on_when_there_is_room() {
             let mut client = Client::connect(server.address).expect("a connection");
             assert_eq!(client.create("/n0", &DATA, CreateFlags::PERSISTENT).expect("a reply").error, 0);
             mount.fill();
-            let made = create_until_refused(&mut client, 1);
+            let made = client.create_until_refused(1, &DATA);
             let written = write_until_refused(&mut client);
             server.wait_for_log("writes are refused until there is room");
             let read = client.get("/n0").expect("a reply");
@@ -211,11 +198,68 @@ fn kill_on_a_full_disk_loses_nothing() {
             let server = setup.start();
             let mut client = Client::connect(server.address).expect("a connection");
             mount.fill();
-            let made = create_until_refused(&mut client, 0);
+            let made = client.create_until_refused(0, &DATA);
             server.kill();
             mount.make_room();
             let server = setup.start();
             verify(&server, made);
+            server.stop();
+        });
+    }
+}
+
+/// Leaves too little room for a segment, but enough for a file.
+fn fill_but_a_little(mount: &Mount) {
+    mount.fill();
+    let file = fs::File::options().write(true).open(mount.filler()).expect("the filler");
+    let filled = file.metadata().expect("its size").len();
+    file.set_len(filled - (64 << 10)).expect("a little is given back");
+    file.sync_all().expect("a sync");
+}
+
+/// The disk is full before the server starts. It waited without a word, and a signal ended it as if it had crashed.
+#[test]
+fn start_on_a_full_disk_says_what_it_waits_for_and_goes_on_or_stops() {
+    const WAITING: &str = "no client is served yet";
+    for shards in SHARD_COUNTS {
+        on_each_file_system("fullstart", |mount, directory| {
+            let setup = setup_on(mount, directory, shards);
+            fill_but_a_little(mount);
+            let stopped = setup.begin();
+            stopped.wait_for_log(WAITING);
+            let log = stopped.stop();
+            assert!(log.contains("No space left on device"), "{log}");
+            let mut server = setup.begin();
+            server.wait_for_log(WAITING);
+            mount.make_room();
+            server.wait_until_serving();
+            let mut client = Client::connect(server.address).expect("a connection");
+            assert_eq!(client.create("/n0", &DATA, CreateFlags::PERSISTENT).expect("a reply").error, 0);
+            server.stop();
+        });
+    }
+}
+
+/// A session is a record of the log as well. Without room for it the connection is closed at once, so that the client tries
+/// another server, or again; those who have a session keep it.
+#[test]
+fn new_sessions_are_turned_away_while_the_disk_is_full() {
+    for shards in SHARD_COUNTS {
+        on_each_file_system("sessions", |mount, directory| {
+            let server = setup_on(mount, directory, shards).start();
+            let mut client = Client::connect(server.address).expect("a connection");
+            mount.fill();
+            client.create_until_refused(0, &DATA);
+            write_until_refused(&mut client);
+            server.wait_for_log("clients without a session are turned away");
+            for _ in 0..3 {
+                let refused = Client::connect(server.address).err().expect("there is no room for a session");
+                assert!(is_gone(&refused), "{refused}");
+            }
+            assert!(client.exists("/").expect("the session with a connection is served"));
+            mount.make_room();
+            let mut new = wait_for("sessions to be accepted again", || Client::connect(server.address).ok());
+            assert_eq!(new.set("/", b"yes").expect("a reply").error, 0);
             server.stop();
         });
     }
@@ -228,16 +272,21 @@ fn read_only_directory_is_refused_by_name() {
         on_each_file_system("readonly", |mount, directory| {
             let setup = setup_on(mount, directory, shards);
             let at = mount.directory.display().to_string();
-            mount.run(&["mount", "-o", "remount,ro", &at]);
+            // Without the options that the mount has now: some of them cannot be given again in a user namespace.
+            let remount = |mode| {
+                let options = format!("remount,{mode}");
+                mount.run(&["mount", "--options-mode=ignore", "-o", &options, &at]);
+            };
+            remount("ro");
             setup.start_refused().names(&[&at, "Read-only file system"]);
-            mount.run(&["mount", "-o", "remount,rw", &at]);
+            remount("rw");
             let server = setup.start();
             let mut client = Client::connect(server.address).expect("a connection");
             assert_eq!(client.create("/n0", &DATA, CreateFlags::PERSISTENT).expect("a reply").error, 0);
             server.stop();
-            mount.run(&["mount", "-o", "remount,ro", &at]);
+            remount("ro");
             setup.start_refused().names(&[&at, "Read-only file system"]);
-            mount.run(&["mount", "-o", "remount,rw", &at]);
+            remount("rw");
             verify(&setup.start(), 1);
         });
     }

@@ -7,7 +7,7 @@
 mod common;
 
 use common::{Client, PATIENCE, SHARD_COUNTS, ServerProcess, Session, Setup, TestDir, is_gone, wait_for};
-use ringkeeper::protocol::zookeeper::{CreateFlags, Request};
+use ringkeeper::protocol::zookeeper::{CreateFlags, ErrorCode, Request};
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -111,6 +111,56 @@ fn failing_accept_neither_spins_nor_kills_the_server() {
             .expect("raised again");
         waiting.finish_greeting().expect("there are descriptors again");
         assert!(waiting.exists("/").expect("a reply"));
+        server.stop();
+    }
+}
+
+const DATA: [u8; 16 << 10] = [7; 16 << 10];
+
+/// A new segment of the log is a file. That none can be opened passes like a full disk does, and must not end a server that
+/// loses nothing by waiting.
+#[test]
+fn segment_that_the_file_limit_forbids_refuses_writes_until_it_is_raised() {
+    for shards in SHARD_COUNTS {
+        let (_directory, server) = start("segments", shards, |setup| {
+            setup.line("preAllocSize=256");
+        });
+        let mut client = Client::connect(server.address).expect("a connection");
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let limit = |current| prlimit(Some(server.pid()), Resource::Nofile, Rlimit { current, maximum });
+        // No new descriptor, whichever are free.
+        let before = limit(Some(3)).expect("the limit of a child");
+        let made = client.create_until_refused(0, &DATA);
+        server.wait_for_log("Too many open files");
+        assert!(client.exists("/n0").expect("reads are served"));
+        limit(before.current).expect("raised again");
+        // What was refused left nothing behind: else it would exist already, which is another error.
+        wait_for("the write to be accepted", || {
+            let again = client.create(&format!("/n{made}"), &DATA, CreateFlags::PERSISTENT);
+            let error = again.expect("a reply").error;
+            assert!(error == 0 || error == ErrorCode::SystemError.wire(), "{error}");
+            (error == 0).then_some(())
+        });
+        let log = server.stop();
+        assert_eq!(log.matches("writes are refused until there is room for the log").count(), 1, "{log}");
+    }
+}
+
+/// A limit on file size is met with a signal as well, which by default ends the process without a word.
+#[test]
+fn segment_that_the_file_size_limit_forbids_is_waited_for() {
+    for shards in SHARD_COUNTS {
+        let directory = TestDir::new("fsize");
+        let mut setup = Setup::new(directory.path(), shards);
+        let mut server = setup.limits(&["-S -f 100"]).begin(); // blocks of 512 bytes, or 1024 in some shells
+        server.wait_for_log("no client is served yet");
+        assert!(server.log().contains("File too large"), "{}", server.log());
+        let maximum = getrlimit(Resource::Fsize).maximum;
+        let raised = Rlimit { current: maximum, maximum };
+        prlimit(Some(server.pid()), Resource::Fsize, raised).expect("the limit of a child");
+        server.wait_until_serving();
+        let mut client = Client::connect(server.address).expect("a connection");
+        assert_eq!(client.set("/", b"yes").expect("a reply").error, 0);
         server.stop();
     }
 }

@@ -3,7 +3,7 @@
 use super::CliError;
 use crate::base::Zxid;
 use crate::config::{self, ServerConfig};
-use crate::coordination::server::{Server, ServerOptions};
+use crate::coordination::server::{Server, ServerError, ServerOptions};
 use crate::storage::Backend;
 use clap::Args;
 use std::io::IsTerminal;
@@ -26,6 +26,10 @@ pub struct ServerArgs {
     /// Where bytes go: direct, or for crash tests lossy or lossy:SEED
     #[arg(long, hide = true, default_value = "direct")]
     storage: Backend,
+    /// Plant a bug of the cores on every shard
+    #[cfg(feature = "planted-bugs")]
+    #[arg(long, hide = true, value_name = "BUG")]
+    plant: Option<String>,
 }
 
 /// Arguments of `dev`.
@@ -76,6 +80,9 @@ pub fn server(args: ServerArgs) -> Result<(), CliError> {
         allow_sharing_cpus: args.allow_sharing_cpus,
         backend: args.storage,
         discard_after: args.discard_after,
+        #[cfg(feature = "planted-bugs")]
+        planted: args.plant,
+        ..ServerOptions::default()
     };
     run(loaded.config, options, |_| {})
 }
@@ -98,16 +105,24 @@ pub fn dev(args: DevArgs) -> Result<(), CliError> {
 }
 
 fn run(config: ServerConfig, options: ServerOptions, started: impl FnOnce(&Server)) -> Result<(), CliError> {
-    let server = Server::start(config, options)?;
-    tracing::info!("serving clients on {}", server.address());
-    started(&server);
-    let stop = server.stop_signal();
-    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
+    use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+    let stop = options.stop.clone();
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGXFSZ])?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
-        if let Some(signal) = signals.forever().next() {
-            tracing::info!("stopping on signal {signal}");
-            stop.stop();
+        for signal in signals.forever() {
+            // A file would grow past the limit on file size. The write fails as well, and is answered for there; by default the
+            // signal would end the process.
+            if signal != SIGXFSZ {
+                tracing::info!("stopping on signal {signal}");
+                return stop.stop();
+            }
         }
     })?;
+    let server = match Server::start(config, options) {
+        Err(ServerError::Stopped) => return Ok(()),
+        result => result?,
+    };
+    tracing::info!("serving clients on {}", server.address());
+    started(&server);
     Ok(server.join()?)
 }

@@ -5,23 +5,32 @@
 //!
 //! - an executor with latency-sensitive queues can sleep for ever: [`queues`] creates only `Latency::NotImportant` ones, and
 //!   [`watchdog`] checks that every shard still turns;
+//! - tasks that still wait when their executor ends are leaked with their sockets, and disk operations are abandoned: `tasks`
+//!   ends the ones and finishes the others;
 //! - a full channel between two shards that answer each other dead-locks: in [`mesh`] nobody waits in a send;
 //! - the CPUs of the machine are not the CPUs we may use, and an executor that fails to start is otherwise lost in silence:
 //!   [`shards`] takes the affinity mask and starts all of them or none;
 //! - a socket must not stay borrowed across an await: [`socket`] borrows only while polling;
 //! - an accept loop without descriptors spins: [`listener`] counts connections and backs off;
+//! - the system's allocator keeps the memory of what was deleted: [`allocator`] is what the binary uses instead;
 //! - too little locked memory, no io_uring, no direct IO: [`preflight`] says what to do before anything starts.
 
+pub mod allocator;
 pub mod clock;
 pub mod listener;
+mod locked_memory;
 pub mod mesh;
+#[cfg(test)]
+mod network_tests;
 pub mod notify;
 pub mod preflight;
 pub mod queues;
 pub mod shards;
 pub mod socket;
+pub(crate) mod tasks;
 pub mod watchdog;
 
+pub use allocator::Allocator;
 pub use listener::{
     Accepted, BoundListener, ConnectionLimit, ConnectionPermit, Listener, PeerLimit, PeerPermit, bind_listeners,
 };

@@ -50,12 +50,12 @@ impl LocalNotify {
 }
 
 /// "Stop now", raised once by any thread and seen by any number of tasks on all shards.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct StopSignal {
     shared: Arc<StopShared>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct StopShared {
     raised: AtomicBool,
     next_waiter: AtomicU64,

@@ -4,7 +4,9 @@
 //! cpusets. The start has two phases: every thread builds its executor and reports; only when all have succeeded do
 //! the shards' futures begin. So no shard ever waits for a peer that could not start.
 
-use super::queues::{self, Queue, spawn};
+use super::locked_memory::{IO_BYTES_MIN, RING_DEPTH_MIN, wait_while_short};
+use super::queues::{self, Queue};
+use super::tasks;
 use crate::base::ShardId;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use std::cell::RefCell;
@@ -43,15 +45,16 @@ pub struct ShardsConfig {
 }
 
 impl ShardsConfig {
-    /// `shards` shards with the defaults of a server.
+    /// `shards` shards with little memory, so that several of them fit an unprivileged user's limits (tests). A server takes
+    /// `io_memory_bytes` and `ring_depth` from its preflight report.
     pub fn new(shards: usize) -> ShardsConfig {
         ShardsConfig {
             shards,
             cpus: None,
             allow_sharing_cpus: false,
             spin_before_park: None,
-            io_memory_bytes: 256 << 10,
-            ring_depth: 1024,
+            io_memory_bytes: 64 << 10,
+            ring_depth: 256,
         }
     }
 }
@@ -100,6 +103,18 @@ pub enum RuntimeError {
         /// What went wrong.
         reason: String,
     },
+    /// The kernel gives no memory for the rings of an executor. No shard has run.
+    #[error(
+        "shard {shard} could not start: no memory for its rings ({reason}). The limit on locked memory is one for all processes \
+         of a user: raise it (LimitMEMLOCK=infinity in the service's unit, memlock in /etc/security/limits.conf), stop other \
+         users of io_uring under this user, or configure fewer shards"
+    )]
+    NoMemory {
+        /// The shard.
+        shard: usize,
+        /// What the kernel said.
+        reason: String,
+    },
     /// A shard ended with an error.
     #[error("shard {shard} failed: {reason}")]
     Shard {
@@ -144,20 +159,59 @@ impl ShardsHandle {
 /// Starts `config.shards` executors; each runs the future that its clone of `make` gives.
 ///
 /// Returns when every executor works and its future may begin, or with the reason why one could not be made (then no future
-/// has run, and all threads have ended). May be called several times in one process.
+/// has run, and all threads have ended). Where the locked memory does not suffice it waits up to two seconds for more, and makes
+/// do with less than configured. May be called several times in one process.
 pub fn run_shards<F, Fut>(config: &ShardsConfig, make: F) -> Result<ShardsHandle, RuntimeError>
 where
     F: FnOnce(ShardContext) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = ShardResult> + 'static,
 {
-    start(config, build_executor, make)
+    start_with_memory_left(config, build_executor, make)
+}
+
+/// [`start`], waiting for locked memory, and then with less of it.
+fn start_with_memory_left<F, Fut>(config: &ShardsConfig, build: Build, make: F) -> Result<ShardsHandle, RuntimeError>
+where
+    F: FnOnce(ShardContext) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = ShardResult> + 'static,
+{
+    let is_short = |error: &RuntimeError| matches!(error, RuntimeError::NoMemory { .. });
+    let begin = |config: &ShardsConfig| wait_while_short(|| start(config, build, make.clone()), is_short);
+    match begin(config) {
+        Err(error) if is_short(&error) => {
+            tracing::warn!("{error}; trying with as little as possible, which costs CPU");
+            begin(&ShardsConfig {
+                io_memory_bytes: config.io_memory_bytes.min(IO_BYTES_MIN),
+                ring_depth: config.ring_depth.min(RING_DEPTH_MIN),
+                ..config.clone()
+            })
+        }
+        result => result,
+    }
 }
 
 /// How long a lost wake-up can last; costs a third of a percent of an idle core.
 const HEARTBEAT: Duration = Duration::from_millis(5);
 
 /// Builds one executor; tests put a failing one in its place.
-type Build = fn(&ShardsConfig, ShardContext) -> Result<LocalExecutor, String>;
+type Build = fn(&ShardsConfig, ShardContext) -> Result<LocalExecutor, BuildError>;
+
+/// Why there is no executor.
+enum BuildError {
+    /// ENOMEM.
+    NoMemory(String),
+    Other(String),
+}
+
+impl BuildError {
+    fn on(self, context: ShardContext) -> RuntimeError {
+        let shard = context.shard.index();
+        match self {
+            BuildError::NoMemory(reason) => RuntimeError::NoMemory { shard, reason },
+            BuildError::Other(reason) => RuntimeError::Start { shard, cpu: context.cpu, reason },
+        }
+    }
+}
 
 fn start<F, Fut>(config: &ShardsConfig, build: Build, make: F) -> Result<ShardsHandle, RuntimeError>
 where
@@ -252,8 +306,8 @@ where
 {
     let shard = context.shard.index();
     let built = catch_unwind(AssertUnwindSafe(|| build(config, context)))
-        .unwrap_or_else(|panic| Err(panic_text(panic)))
-        .map_err(|reason| RuntimeError::Start { shard, cpu: context.cpu, reason });
+        .unwrap_or_else(|panic| Err(BuildError::Other(panic_text(panic))))
+        .map_err(|error| error.on(context));
     let executor = match built {
         Ok(executor) => executor,
         Err(error) => {
@@ -272,11 +326,13 @@ where
     }
     let Ok(Go { make, alive }) = signals.go.recv() else { return }; // another shard could not start
     let end = match catch_unwind(AssertUnwindSafe(|| executor.run(make(context)))) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(RuntimeError::Shard { shard, reason: error.to_string() }),
+        Ok(result) => {
+            executor.run(tasks::end_all());
+            result.map_err(|error| RuntimeError::Shard { shard, reason: error.to_string() })
+        }
         Err(panic) => Err(RuntimeError::Panic { shard, reason: panic_text(panic) }),
     };
-    // Sockets and files of tasks still alive close with the executor, so the end is reported after it.
+    // What the executor itself holds closes with it, so the end is reported after it.
     drop(executor);
     drop(alive);
     let _ = signals.ended.send(end); // nobody listens any more when the handle was dropped or another shard failed
@@ -286,7 +342,8 @@ where
 async fn standing_waker() -> Waker {
     let slot = Rc::new(RefCell::new(None));
     let filled = slot.clone();
-    spawn(
+    // It must outlast the other tasks: while those end, a wake-up can be lost as well.
+    queues::spawn_beyond_the_end(
         Queue::Serving,
         poll_fn::<(), _>(move |cx| {
             filled.borrow_mut().get_or_insert_with(|| cx.waker().clone());
@@ -313,7 +370,7 @@ fn beat(wakers: Vec<Waker>, all_ended: Receiver<()>) {
     }
 }
 
-fn build_executor(config: &ShardsConfig, context: ShardContext) -> Result<LocalExecutor, String> {
+fn build_executor(config: &ShardsConfig, context: ShardContext) -> Result<LocalExecutor, BuildError> {
     let mut builder = LocalExecutorBuilder::new(Placement::Fixed(context.cpu))
         .name(&format!("shard-{}", context.shard))
         .io_memory(config.io_memory_bytes)
@@ -322,7 +379,10 @@ fn build_executor(config: &ShardsConfig, context: ShardContext) -> Result<LocalE
     if let Some(spin) = config.spin_before_park {
         builder = builder.spin_before_park(spin);
     }
-    builder.make().map_err(|error| error.to_string())
+    builder.make().map_err(|error| match error.raw_os_error() {
+        Some(number) if number == rustix::io::Errno::NOMEM.raw_os_error() => BuildError::NoMemory(error.to_string()),
+        _ => BuildError::Other(error.to_string()),
+    })
 }
 
 fn panic_text(panic: Box<dyn std::any::Any + Send>) -> String {
@@ -356,7 +416,7 @@ fn assign_cpus(config: &ShardsConfig, allowed: &[usize]) -> Result<Vec<usize>, R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::StopSignal;
+    use crate::runtime::{StopSignal, spawn};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Mutex};
 
@@ -410,16 +470,39 @@ mod tests {
     #[test]
     fn one_shard_that_cannot_start_ends_the_start_before_any_future_runs() {
         static RUN: AtomicUsize = AtomicUsize::new(0);
-        fn second_fails(config: &ShardsConfig, context: ShardContext) -> Result<LocalExecutor, String> {
-            if context.shard == ShardId(1) { Err("no memory".into()) } else { build_executor(config, context) }
+        fn second_fails(config: &ShardsConfig, context: ShardContext) -> Result<LocalExecutor, BuildError> {
+            if context.shard == ShardId(1) {
+                Err(BuildError::Other("no ring".into()))
+            } else {
+                build_executor(config, context)
+            }
         }
         let result = start(&three_shards(), second_fails, |_| async {
             RUN.fetch_add(1, Ordering::SeqCst);
             Ok(())
         });
         let error = result.err().expect("the start fails").to_string();
-        assert!(error.contains("shard 1 could not start on CPU") && error.contains("no memory"), "{error}");
+        assert!(error.contains("shard 1 could not start on CPU") && error.contains("no ring"), "{error}");
         assert_eq!(RUN.load(Ordering::SeqCst), 0);
+    }
+
+    /// Locked memory is counted by user: another process may hold what the plan for this one reckoned with.
+    #[test]
+    fn shards_start_with_less_memory_when_it_is_taken_and_say_what_to_do_when_there_is_none() {
+        fn little_is_left(config: &ShardsConfig, context: ShardContext) -> Result<LocalExecutor, BuildError> {
+            if config.ring_depth > RING_DEPTH_MIN {
+                return Err(BuildError::NoMemory("ENOMEM".into()));
+            }
+            build_executor(config, context)
+        }
+        fn none_is_left(_: &ShardsConfig, _: ShardContext) -> Result<LocalExecutor, BuildError> {
+            Err(BuildError::NoMemory("ENOMEM".into()))
+        }
+        let config = ShardsConfig { ring_depth: 1024, ..ShardsConfig::new(1) };
+        start_with_memory_left(&config, little_is_left, |_| async { Ok(()) }).unwrap().join().unwrap();
+        let result = start_with_memory_left(&config, none_is_left, |_| async { Ok(()) });
+        let error = result.err().expect("no executor can be built").to_string();
+        assert!(error.contains("ENOMEM") && error.contains("LimitMEMLOCK") && !error.contains("  "), "{error}");
     }
 
     #[test]

@@ -275,10 +275,9 @@ impl Server {
     /// Hands what a connection has coming to its socket; `released` is raised before.
     fn send(&mut self, machine: &mut Machine, shard: usize, number: u64) {
         let core = &mut self.shards[shard];
-        let (bytes, zxid) = core.take_output(number, Vec::new());
-        self.released = self.released.max(zxid);
         let mut out = ShardOutputs::default();
-        core.go_on(number, &mut out);
+        let (bytes, zxid) = core.take_output(number, Vec::new(), &mut out);
+        self.released = self.released.max(zxid);
         let closes = core.is_finished(number);
         let connection = ConnectionId { boot: self.boot, shard: ShardId(shard as u16), number };
         if closes {

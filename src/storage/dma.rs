@@ -1,13 +1,19 @@
 //! The direct-IO backend: io_uring and `O_DIRECT` through the shard's executor.
+//!
+//! No operation is abandoned: each runs in a task of its own to its end, also when nobody waits for it any more. The kernel may be
+//! reading from or writing to its memory until then.
 
 use super::buffer::{AlignedBuf, BLOCK_BYTES};
 use super::error::{Context, Result};
+use crate::runtime::tasks::start_to_finish;
 use crate::runtime::yield_if_needed;
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions, ReadResult};
-use glommio::{Task, allocate_dma_buffer, allocate_dma_buffer_global, spawn_local};
+use glommio::{allocate_dma_buffer, allocate_dma_buffer_global};
 use std::collections::VecDeque;
+use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::rc::Rc;
 
 /// Bytes of one streaming read or write. Larger single requests were seen to hang on some disks.
@@ -19,11 +25,16 @@ const APPEND_DEPTH: usize = 2;
 
 const _: () = assert!(STREAM_BYTES.is_multiple_of(BLOCK_BYTES));
 
+/// A result that is still on its way.
+type InFlight<T> = Pin<Box<dyn Future<Output = T>>>;
+/// What the executor library gives for a read.
+type ReadOutcome = std::result::Result<ReadResult, glommio::GlommioError<()>>;
+
 /// A file of the log, open for writing only.
 ///
 /// Write-only because a disk with poll queues is otherwise polled, burning up to 400 µs of CPU for a 4 KiB write.
 pub(super) struct File {
-    file: DmaFile,
+    file: Rc<DmaFile>,
     path: PathBuf,
 }
 
@@ -35,13 +46,25 @@ impl File {
 
     pub(super) async fn create(path: &Path, bytes: u64, zero_fill: bool) -> Result<File> {
         let file = OpenOptions::new().write(true).create_new(true).dma_open(path).await.context("create", path)?;
-        let file = File::checked(file, path)?;
-        file.reserve(bytes, zero_fill).await?;
-        if zero_fill {
-            file.fill_with_zeros(bytes).await?;
+        let prepared = match File::checked(file, path) {
+            Ok(file) => file.prepare(bytes, zero_fill).await.map(|()| file),
+            Err(error) => Err(error),
+        };
+        if prepared.is_err() {
+            // Half a file is of no use and may hold the last free space. If it cannot be removed, the first error says more.
+            if let Err(error) = glommio::io::remove(path).await {
+                tracing::warn!("cannot remove {} after its creation failed: {error}", path.display());
+            }
         }
-        file.sync().await?;
-        Ok(file)
+        prepared
+    }
+
+    async fn prepare(&self, bytes: u64, zero_fill: bool) -> Result<()> {
+        self.reserve(bytes, zero_fill).await?;
+        if zero_fill {
+            self.fill_with_zeros(bytes).await?;
+        }
+        self.sync().await
     }
 
     fn checked(file: DmaFile, path: &Path) -> Result<File> {
@@ -49,7 +72,7 @@ impl File {
             let text = format!("the disk's logical block of {} bytes is larger than {BLOCK_BYTES}", file.alignment());
             return Err(io::Error::new(io::ErrorKind::Unsupported, text)).context("use", path);
         }
-        Ok(File { file, path: path.to_owned() })
+        Ok(File { file: Rc::new(file), path: path.to_owned() })
     }
 
     /// Takes the space now, so that a full disk is noticed here and not in the middle of the log.
@@ -96,33 +119,41 @@ impl File {
     }
 
     pub(super) async fn sync(&self) -> Result<()> {
-        self.file.fdatasync().await.context("sync", &self.path)
+        let file = self.file.clone();
+        start_to_finish(async move { file.fdatasync().await }).await.context("sync", &self.path)
     }
 
     pub(super) async fn close(self) -> Result<()> {
-        self.file.close().await.context("close", &self.path)
+        // With an operation of a dropped future still in flight the file closes when that ends.
+        self.file.close_rc().await.map(drop).context("close", &self.path)
     }
 }
 
 /// Writes all of `memory`. The kernel may take less, above all when the disk is nearly full; the rest then tells why.
-async fn write_whole(file: &DmaFile, path: &Path, memory: Rc<DmaBuffer>, offset: u64) -> Result<()> {
-    let mut written = file.write_rc_at(memory.clone(), offset).await.context("write", path)?;
-    while written < memory.len() {
-        if written == 0 || !written.is_multiple_of(BLOCK_BYTES) {
-            return Err(io::Error::from(io::ErrorKind::WriteZero)).context("write", path);
+fn write_whole(
+    file: &Rc<DmaFile>,
+    path: &Path,
+    memory: Rc<DmaBuffer>,
+    offset: u64,
+) -> impl Future<Output = Result<()>> + use<> {
+    let (file, path) = (file.clone(), path.to_owned());
+    start_to_finish(async move {
+        let mut written = file.write_rc_at(memory.clone(), offset).await.context("write", &path)?;
+        while written < memory.len() {
+            if written == 0 || !written.is_multiple_of(BLOCK_BYTES) {
+                return Err(io::Error::from(io::ErrorKind::WriteZero)).context("write", &path);
+            }
+            let mut rest = allocate_dma_buffer_global(memory.len() - written);
+            rest.as_bytes_mut().copy_from_slice(&memory.as_bytes()[written..]);
+            let more = file.write_at(rest, offset + written as u64).await.context("write", &path)?;
+            if more == 0 {
+                return Err(io::Error::from(io::ErrorKind::WriteZero)).context("write", &path);
+            }
+            written += more;
         }
-        let mut rest = allocate_dma_buffer_global(memory.len() - written);
-        rest.as_bytes_mut().copy_from_slice(&memory.as_bytes()[written..]);
-        let more = file.write_at(rest, offset + written as u64).await.context("write", path)?;
-        if more == 0 {
-            return Err(io::Error::from(io::ErrorKind::WriteZero)).context("write", path);
-        }
-        written += more;
-    }
-    Ok(())
+        Ok(())
+    })
 }
-
-type PendingRead = Task<std::result::Result<ReadResult, glommio::GlommioError<()>>>;
 
 /// Reads a file from an offset to its end, several requests ahead.
 pub(super) struct Reader {
@@ -134,7 +165,7 @@ pub(super) struct Reader {
     next: u64,
     /// Bytes of the first chunk that lie before the wanted offset.
     skip: usize,
-    in_flight: VecDeque<(u64, PendingRead)>,
+    in_flight: VecDeque<(u64, InFlight<ReadOutcome>)>,
 }
 
 impl Reader {
@@ -155,8 +186,8 @@ impl Reader {
     pub(super) async fn next(&mut self) -> Result<Option<ReadResult>> {
         while self.in_flight.len() < STREAM_DEPTH && self.next < self.end {
             let (file, offset) = (self.file.clone(), self.next);
-            let request = spawn_local(async move { file.read_at_aligned(offset, STREAM_BYTES).await });
-            self.in_flight.push_back((offset, request));
+            let request = start_to_finish(async move { file.read_at_aligned(offset, STREAM_BYTES).await });
+            self.in_flight.push_back((offset, Box::pin(request)));
             self.next += STREAM_BYTES as u64;
         }
         let Some((offset, request)) = self.in_flight.pop_front() else { return Ok(None) };
@@ -180,7 +211,7 @@ pub(super) struct Appender {
     filled: usize,
     /// Offset of the piece being filled.
     offset: u64,
-    in_flight: VecDeque<Task<Result<()>>>,
+    in_flight: VecDeque<InFlight<Result<()>>>,
     failed: bool,
 }
 
@@ -222,8 +253,8 @@ impl Appender {
         let padded = self.filled.next_multiple_of(BLOCK_BYTES);
         piece.as_bytes_mut()[self.filled..padded].fill(0);
         piece.trim_to_size(padded);
-        let (file, path, offset) = (self.file.clone(), self.path.clone(), self.offset);
-        self.in_flight.push_back(spawn_local(async move { write_whole(&file, &path, Rc::new(piece), offset).await }));
+        let request = write_whole(&self.file, &self.path, Rc::new(piece), self.offset);
+        self.in_flight.push_back(Box::pin(request));
         self.offset += self.filled as u64;
         self.filled = 0;
     }
@@ -250,7 +281,8 @@ impl Appender {
         if !self.offset.is_multiple_of(BLOCK_BYTES as u64) {
             self.file.truncate(self.offset).await.context("cut the padding of", &self.path)?;
         }
-        self.file.fdatasync().await.context("sync", &self.path)?;
+        let file = self.file.clone();
+        start_to_finish(async move { file.fdatasync().await }).await.context("sync", &self.path)?;
         self.file.close_rc().await.context("close", &self.path)?;
         Ok(self.offset)
     }

@@ -68,7 +68,10 @@ impl Lossy {
 
     pub(super) fn create(&self, path: &Path, bytes: u64) -> Result<File> {
         let file = OpenOptions::new().write(true).create_new(true).open(path).context("create", path)?;
-        file.set_len(bytes).context("allocate space for", path)?;
+        if let Err(error) = file.set_len(bytes) {
+            fs::remove_file(path).context("remove", path)?;
+            return Err(error).context("allocate space for", path);
+        }
         self.fresh(file, path)
     }
 

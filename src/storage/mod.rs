@@ -25,8 +25,10 @@ pub use lossy::Lossy;
 #[cfg(test)]
 pub(crate) use tests::test_directory;
 
+use crate::runtime::tasks::start_to_finish;
 use error::Context;
 use glommio::io::{Directory, ReadResult};
+use std::future::Future;
 use std::io;
 use std::ops::Deref;
 use std::path::Path;
@@ -95,31 +97,37 @@ impl Storage {
 
     /// Renames a file, replacing what has the new name. Durable after [`Storage::sync_directory`].
     pub async fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        glommio::io::rename(from, to).await.context("rename", from)
+        let (old, new) = (from.to_owned(), to.to_owned());
+        start_to_finish(async move { glommio::io::rename(old, new).await }).await.context("rename", from)
     }
 
     /// Removes a file. Durable after [`Storage::sync_directory`].
     pub async fn remove(&self, path: &Path) -> Result<()> {
-        glommio::io::remove(path).await.context("remove", path)
+        let owned = path.to_owned();
+        start_to_finish(async move { glommio::io::remove(owned).await }).await.context("remove", path)
     }
 
     /// Makes created, renamed and removed names in `directory` durable.
     pub async fn sync_directory(&self, directory: &Path) -> Result<()> {
         let handle = Directory::open(directory).await.context("open", directory)?;
-        handle.sync().await.context("sync", directory)?;
-        handle.close().await.context("close", directory)
+        start_to_finish(async move {
+            handle.sync().await?;
+            handle.close().await
+        })
+        .await
+        .context("sync", directory)
     }
 
     /// Creates a directory and its missing parents; fine if it exists.
     pub async fn create_directory(&self, path: &Path) -> Result<()> {
         let owned = path.to_owned();
-        glommio::executor().spawn_blocking(move || std::fs::create_dir_all(owned)).await.context("create", path)
+        blocking(move || std::fs::create_dir_all(owned)).await.context("create", path)
     }
 
     /// What is in a directory, sorted by name.
     pub async fn list(&self, directory: &Path) -> Result<Vec<DirectoryEntry>> {
         let owned = directory.to_owned();
-        glommio::executor().spawn_blocking(move || list_blocking(&owned)).await.context("list", directory)
+        blocking(move || list_blocking(&owned)).await.context("list", directory)
     }
 
     /// Length of a file in bytes.
@@ -163,6 +171,11 @@ impl Storage {
         let polled = glommio::executor().io_stats().poll_ring;
         polled.file_reads().0 + polled.file_writes().0
     }
+}
+
+/// Runs a system call that has no place in the ring on the shard's helper thread.
+fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> {
+    start_to_finish(async move { glommio::executor().spawn_blocking(call).await })
 }
 
 fn list_blocking(directory: &Path) -> io::Result<Vec<DirectoryEntry>> {

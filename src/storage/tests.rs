@@ -134,9 +134,9 @@ fn directories_are_created_and_listed() {
     });
 }
 
-/// An operator must see what failed where, and the server must tell a full disk from a broken one.
+/// An operator must see what failed where.
 #[test]
-fn errors_name_operation_and_path_and_a_full_disk_is_recognised() {
+fn errors_name_operation_and_path() {
     on_shards("errors", 1, |directory| async move {
         for storage in both() {
             let missing = directory.join("missing");
@@ -158,6 +158,20 @@ fn errors_name_operation_and_path_and_a_full_disk_is_recognised() {
         source: io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error()),
     };
     assert!(full.is_out_of_space() && !full.is_not_found());
+}
+
+/// A file that could not get its space must not stay behind and take what is left of it.
+#[test]
+fn a_file_that_cannot_be_created_whole_is_removed() {
+    on_shards("too-large", 1, |directory| async move {
+        for storage in both() {
+            let path = directory.join("huge");
+            // Beyond the largest file of the file system, so that nothing is taken from the disk of this machine.
+            let error = storage.create(&path, 1 << 62, true).await.err().expect("no file is that large");
+            assert_eq!(error.operation, "allocate space for");
+            assert!(!path.exists());
+        }
+    });
 }
 
 /// What a killed process leaves on the disk is what another look at the file shows, without this process's memory.

@@ -2,8 +2,8 @@
 
 use ringkeeper::protocol::jute::Input;
 use ringkeeper::protocol::zookeeper::{
-    Acl, AclVector, ConnectRequest, ConnectResponse, Create, CreateFlags, EventType, FrameReader, MultiOp, OpCode,
-    PASSWORD_BYTES, Reply, ReplyHeader, Request, Stat, WatcherEvent, xid,
+    Acl, AclVector, ConnectRequest, ConnectResponse, Create, CreateFlags, ErrorCode, EventType, FrameReader, MultiOp,
+    OpCode, PASSWORD_BYTES, Reply, ReplyHeader, Request, Stat, WatcherEvent, xid,
 };
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -259,6 +259,19 @@ impl Client {
     pub fn create(&mut self, path: &str, data: &[u8], flags: CreateFlags) -> io::Result<Answer> {
         let mut scratch = Vec::new();
         self.call(&Request::Create(create(path, data, flags, &mut scratch)))
+    }
+
+    /// Creates `/nI` with `data` for I from `first` on until one is refused, as a write is that the log has no room for. Returns
+    /// which one.
+    pub fn create_until_refused(&mut self, first: usize, data: &[u8]) -> usize {
+        for made in first..2000 {
+            let answer = self.create(&format!("/n{made}"), data, CreateFlags::PERSISTENT).expect("a reply");
+            if answer.error != 0 {
+                assert_eq!(answer.error, ErrorCode::SystemError.wire());
+                return made;
+            }
+        }
+        panic!("the log has room for ever");
     }
 
     /// setData(path, data) of any version.

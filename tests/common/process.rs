@@ -84,25 +84,21 @@ impl Setup {
 
     /// Starts the server and waits until it serves. Panics with its log when it does not.
     pub fn start(&self) -> ServerProcess {
+        let mut server = self.begin();
+        server.wait_until_serving();
+        server
+    }
+
+    /// Starts the server and waits for nothing.
+    pub fn begin(&self) -> ServerProcess {
         let mut child = self.command().spawn().expect("the binary starts");
         let log = Log::follow(child.stderr.take().expect("stderr is a pipe"));
-        let mut server = ServerProcess { child, log, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        server.address = wait_for("the server to serve", || {
-            if let Some(status) = server.child.try_wait().expect("the child can be asked") {
-                panic!("the server did not start: {status}\n{}", server.log());
-            }
-            let text = server.log();
-            let (_, address) = text.split_once("serving clients on ")?;
-            address.lines().next()?.trim().parse().ok()
-        });
-        server
+        ServerProcess { child, log, address: SocketAddr::from(([127, 0, 0, 1], 0)) }
     }
 
     /// Starts a server that must end by itself, with an error.
     pub fn start_refused(&self) -> Refusal {
-        let mut child = self.command().spawn().expect("the binary starts");
-        let log = Log::follow(child.stderr.take().expect("stderr is a pipe"));
-        let mut server = ServerProcess { child, log, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let mut server = self.begin();
         let status = server.wait();
         assert!(!status.success(), "the server should have refused to start:\n{}", server.log());
         assert!(status.code().is_some(), "it refused with words, not by a signal: {status}\n{}", server.log());
@@ -164,6 +160,18 @@ impl ServerProcess {
     /// Its process.
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// Waits until it serves, and learns where. Panics with its log when it ends instead.
+    pub fn wait_until_serving(&mut self) {
+        self.address = wait_for("the server to serve", || {
+            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+                panic!("the server did not start: {status}\n{}", self.log());
+            }
+            let text = self.log();
+            let (_, address) = text.split_once("serving clients on ")?;
+            address.lines().next()?.trim().parse().ok()
+        });
     }
 
     /// What it has written to standard error.

@@ -175,8 +175,9 @@ def _(t):
     expect(client.exists(t.path), None)
 
 
-@check("four-letter words ruok and srvr")
+@check("server_version and four-letter words")
 def _(t):
     client = t.client()
     expect(client.command(b"ruok"), "imok")
+    expect(client.server_version()[:2], (3, 9))
     expect("Mode: standalone" in client.command(b"srvr"), True)

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Runs third-party clients against a server started for the purpose, on loopback and a free port.
-#   run.sh [--server ringkeeper|apache] [--shards "1 3"] [SUITE...]
+#   run.sh [--server ringkeeper|apache] [--shards "1 3"] [--seed N] [SUITE...]
 # Suites: sidebyside conformance kazoo java zkcli c (default: all).
-# ringkeeper runs everything once for each number of shards, by default with one and again with three. The binary is $RINGKEEPER, else target/release/ or
-# target/debug/ringkeeper of this repository. Data lie below .work, on the repository's file system; they are removed
-# when all passed and kept, with the logs, when not. sidebyside compares the server with an Apache server of its own.
+# ringkeeper runs everything once for each number of shards, by default with one and again with three. The binary is
+# $RINGKEEPER, else release/ or debug/ringkeeper below $CARGO_TARGET_DIR, which is target/ of this repository by default.
+# Data lie below .work, on the repository's file system; they are removed when all passed and kept, with the logs, when
+# not. sidebyside compares the server with an Apache server of its own; --seed (default 1) chooses its requests.
 # Ends with `N passed, N failed` (and skipped, where conformance skips).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -17,6 +18,7 @@ super_digest=super:xQJmxLMiHGwaqBvst5y6rkB6HQs=
 
 server=ringkeeper
 shard_counts="1 3"
+seed=1
 suites=()
 server_pid=
 apache_dirs=()
@@ -53,6 +55,7 @@ parse_arguments() {
         case $1 in
             --server) server=${2:?--server needs a name}; shift ;;
             --shards) shard_counts=${2:?--shards needs a list of numbers}; shift ;;
+            --seed) seed=${2:?--seed needs a number}; shift ;;
             -*) fail "unknown option $1" ;;
             *)
                 [[ " ${suites_all[*]} " == *" $1 "* ]] || fail "unknown suite $1 (of: ${suites_all[*]})"
@@ -63,12 +66,13 @@ parse_arguments() {
     done
     [[ $server == ringkeeper || $server == apache ]] || fail "unknown server $server"
     [[ $shard_counts =~ ^[1-9][0-9]*(\ [1-9][0-9]*)*$ ]] || fail "--shards wants numbers, got '$shard_counts'"
+    [[ $seed =~ ^[0-9]+$ ]] || fail "--seed wants a number, got '$seed'"
     [ ${#suites[@]} != 0 ] || suites=("${suites_all[@]}")
 }
 
 find_ringkeeper() {
-    local candidate
-    for candidate in "${RINGKEEPER:-}" "$root/target/release/ringkeeper" "$root/target/debug/ringkeeper"; do
+    local candidate target=${CARGO_TARGET_DIR:-$root/target}
+    for candidate in "${RINGKEEPER:-}" "$target/release/ringkeeper" "$target/debug/ringkeeper"; do
         [ -n "$candidate" ] && [ -x "$candidate" ] && { binary=$candidate; return; }
         [ -z "${RINGKEEPER:-}" ] || fail "RINGKEEPER=$RINGKEEPER is no program"
     done
@@ -128,7 +132,8 @@ side_by_side() {
     local other_port rc=0
     other_port=$(free_port)
     start_apache "$dir/beside" "$other_port"
-    timeout --kill-after=10 "$suite_seconds_max" python3 "$here/raw/sidebyside.py" "$1" "127.0.0.1:$other_port" || rc=$?
+    timeout --kill-after=10 "$suite_seconds_max" python3 "$here/raw/sidebyside.py" --seed "$seed" \
+        "$1" "127.0.0.1:$other_port" || rc=$?
     "$here/apache.sh" stop "$dir/beside"
     return "$rc"
 }

@@ -279,12 +279,19 @@ impl TxnLog {
                     self.recycle(&old).await?;
                     self.kick();
                 }
-                Err(error) if error.is_out_of_space() => {
-                    tracing::warn!(
-                        "no room for the next transaction log segment: {error}; writes are refused until there is"
-                    );
-                    let _ = self.storage.remove(&self.directory.join(life.spare_file_name())).await;
-                    self.writer.borrow_mut().segment_failed(life, error.to_string())?;
+                Err(error) if error.is_refusal() => {
+                    let reason = error.to_string();
+                    // It is tried again and again; one line is enough.
+                    if self.writer.borrow().out_of_space() != Some(&reason) {
+                        tracing::warn!(
+                            "no room for the next transaction log segment: {reason}; writes are refused until there is"
+                        );
+                    }
+                    // It may have got its name already, in which case only the directory was not synced.
+                    for name in [life.file_name(), life.spare_file_name()] {
+                        self.remove_if_there(&self.directory.join(name)).await?;
+                    }
+                    self.writer.borrow_mut().segment_failed(life, reason)?;
                     return Ok(());
                 }
                 Err(error) => return Err(error.into()),
@@ -305,9 +312,26 @@ impl TxnLog {
         }
     }
 
+    async fn remove_if_there(&self, path: &Path) -> Result<(), StorageError> {
+        match self.storage.remove(path).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     async fn make_segment(&self, spec: &SegmentSpec) -> Result<LogFile, StorageError> {
-        let path = self.directory.join(spec.life.file_name());
         let spare = self.take_spare(spec.segment_bytes).await?;
+        let made = self.make_segment_from(spare, spec).await;
+        if let (Err(_), Some(life)) = (&made, spare)
+            && self.storage.file_bytes(&self.directory.join(life.spare_file_name())).await.is_ok()
+        {
+            self.spares.borrow_mut().push_front(life);
+        }
+        made
+    }
+
+    async fn make_segment_from(&self, spare: Option<Life>, spec: &SegmentSpec) -> Result<LogFile, StorageError> {
+        let path = self.directory.join(spec.life.file_name());
         let made_at = match spare {
             Some(life) => self.directory.join(life.spare_file_name()),
             None => self.directory.join(spec.life.spare_file_name()),

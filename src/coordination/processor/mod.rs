@@ -10,6 +10,7 @@
 //! - [`txn`]: what a committed transaction says: results, not intentions.
 //! - [`message`]: what shards and the sequencer say to each other.
 //! - [`Outstanding`]: what has been proposed and not yet applied everywhere.
+//! - [`OwnChanges`]: what the request that is being validated changes.
 //! - [`prep`]: turns a request into results, against the outstanding changes and the records of the owner shards.
 //! - [`Sequencer`]: gives the order: queues requests, runs prep, hands committed batches out.
 //! - [`Shard`]: owns a part of the tree and a share of the connections; applies batches, answers reads.
@@ -19,12 +20,15 @@
 
 pub mod message;
 mod outstanding;
+mod own_changes;
 pub mod prep;
+mod proposals;
 mod sequencer;
 mod shard;
 pub mod txn;
 
 pub use outstanding::Outstanding;
+pub use own_changes::OwnChanges;
 pub use sequencer::{LocalRecords, Sequencer, SequencerConfig, SequencerOutputs, Target};
 pub use shard::{ApplyError, ConnectionState, Shard, ShardConfig, ShardOutputs};
 

@@ -10,6 +10,7 @@
 
 use super::message::LookupKey;
 use super::outstanding::Outstanding;
+use super::own_changes::OwnChanges;
 use super::txn::TxnWriter;
 use crate::base::{SessionId, Zxid, coverage, planted};
 use crate::coordination::auth::AuthConfig;
@@ -17,7 +18,6 @@ use crate::coordination::tree::{AclList, NodeImage, NodeStat, path};
 use crate::protocol::zookeeper::{Acl, AclVector, Create, CreateFlags, ErrorCode, Id, MultiOp, Request, permission};
 use ahash::AHashMap;
 use std::collections::BTreeSet;
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// Where records come from that no outstanding proposal changed.
@@ -59,9 +59,6 @@ impl From<path::InvalidPath> for Stop {
         Stop::Refused(ErrorCode::BadArguments)
     }
 }
-
-/// Changes of the request that is being validated, over the outstanding ones.
-pub type OwnChanges = AHashMap<Rc<str>, Option<NodeImage>>;
 
 /// Access lists that requests named lately, by their wire form: most creates name one of a handful.
 #[derive(Debug, Default)]
@@ -146,13 +143,7 @@ impl<R: RecordSource> Prep<'_, '_, R> {
     }
 
     fn put(&mut self, node_path: &str, image: Option<NodeImage>) {
-        let key = path::canonical(node_path);
-        match self.own.get_mut(key) {
-            Some(slot) => *slot = image,
-            None => {
-                self.own.insert(Rc::from(key), image);
-            }
-        }
+        self.own.put(path::canonical(node_path), image);
     }
 
     fn check_acl(&self, image: &NodeImage, perms: i32) -> Result<(), Stop> {

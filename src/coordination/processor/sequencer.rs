@@ -16,7 +16,9 @@ use super::message::{
     WriteRequest,
 };
 use super::outstanding::Outstanding;
-use super::prep::{AclCache, Missing, OwnChanges, Prep, RecordSource, Stop, first_keys};
+use super::own_changes::OwnChanges;
+use super::prep::{AclCache, Missing, Prep, RecordSource, Stop, first_keys};
+use super::proposals::Proposals;
 use super::txn::{TxnHeader, TxnWriter};
 use crate::base::{ConnectionId, SessionId, ShardId, Zxid, coverage, planted};
 use crate::coordination::auth::AuthConfig;
@@ -80,7 +82,8 @@ struct Waiting {
     issued_after: Zxid,
     /// Lookups not answered yet.
     unanswered: usize,
-    answers: Answers,
+    /// Made with the first answer: a server with one shard never needs them.
+    answers: Option<Box<Answers>>,
 }
 
 /// What the other shards said to one request.
@@ -97,14 +100,6 @@ struct Ticket {
     keys: Vec<LookupKey>,
     /// Number of the waiting request, counted since the start.
     waiting: u64,
-}
-
-/// Proposed transactions that are not committed yet, sealed for the log.
-#[derive(Debug)]
-struct Proposed {
-    bytes: Bytes,
-    /// For each transaction its zxid and its end in `bytes`.
-    ends: VecDeque<(Zxid, usize)>,
 }
 
 /// Gives the order.
@@ -130,10 +125,7 @@ pub struct Sequencer {
     front: u64,
     tickets: AHashMap<u64, Ticket>,
     next_ticket: u64,
-    open: Vec<u8>,
-    open_ends: VecDeque<(Zxid, usize)>,
-    proposed: VecDeque<Proposed>,
-    proposed_bytes: usize,
+    proposals: Proposals,
     marks: VecDeque<Mark>,
     refusing: bool,
 }
@@ -169,10 +161,7 @@ impl Sequencer {
             front: 0,
             tickets: AHashMap::default(),
             next_ticket: 0,
-            open: Vec::new(),
-            open_ends: VecDeque::new(),
-            proposed: VecDeque::new(),
-            proposed_bytes: 0,
+            proposals: Proposals::default(),
             marks: VecDeque::new(),
             refusing: false,
         }
@@ -212,7 +201,7 @@ impl Sequencer {
 
     /// Memory of requests and proposals that are not committed yet: what admission is bounded by.
     pub fn held_bytes(&self) -> usize {
-        self.queued_bytes + self.proposed_bytes + self.open.len()
+        self.queued_bytes + self.proposals.bytes()
     }
 
     /// Number of records that outstanding proposals changed.
@@ -228,6 +217,11 @@ impl Sequencer {
     /// Refuses writes before they are validated, or goes on: the log has no room (rule B11).
     pub fn set_refusing(&mut self, refusing: bool) {
         self.refusing = refusing;
+    }
+
+    /// True while writes are refused.
+    pub fn is_refusing(&self) -> bool {
+        self.refusing
     }
 
     /// A message from a shard. `now_ms` is monotonic.
@@ -268,7 +262,7 @@ impl Sequencer {
     fn enqueue(&mut self, asked: Asked, out: &mut SequencerOutputs) {
         let keys = self.first_remote_keys(&asked);
         self.queued_bytes += asked.bytes();
-        self.queue.push_back(Waiting { asked, issued_after: self.handed, unanswered: 0, answers: Answers::default() });
+        self.queue.push_back(Waiting { asked, issued_after: self.handed, unanswered: 0, answers: None });
         self.ask(self.queue.len() - 1, keys, out);
     }
 
@@ -323,13 +317,14 @@ impl Sequencer {
         // A request leaves the queue only when its lookups are answered.
         let waiting = &mut self.queue[(ticket.waiting - self.front) as usize];
         waiting.unanswered -= 1;
+        let answers = waiting.answers.get_or_insert_default();
         for (key, value) in ticket.keys.into_iter().zip(answer.values) {
             match (key, value) {
                 (LookupKey::Node(path), LookupValue::Node(image)) => {
-                    waiting.answers.nodes.insert(path, image);
+                    answers.nodes.insert(path, image);
                 }
                 (LookupKey::Ephemerals(_), LookupValue::Ephemerals(paths)) => {
-                    waiting.answers.ephemerals.insert(from, paths);
+                    answers.ephemerals.insert(from, paths);
                 }
                 _ => unreachable!("an answer has the kind of its key"),
             }
@@ -523,10 +518,15 @@ impl Sequencer {
     ) -> Result<(), Vec<LookupKey>> {
         let zxid = self.next_zxid(wall_ms);
         let local: Local<'_> = local;
-        let source = Source { map: &self.config.map, local_shard: self.config.local, local, answers: &waiting.answers };
+        let source = Source {
+            map: &self.config.map,
+            local_shard: self.config.local,
+            local,
+            answers: waiting.answers.as_deref(),
+        };
         let header = TxnHeader { zxid, time_ms: wall_ms, session, request: id, xid };
         self.own.clear();
-        let mut writer = TxnWriter::begin(&mut self.open, &header);
+        let mut writer = TxnWriter::begin(self.proposals.buffer(), &header);
         let start = writer.mark();
         let result = validate(&mut Prep {
             auth: &self.config.auth,
@@ -570,7 +570,7 @@ impl Sequencer {
         write: impl FnOnce(&mut TxnWriter<'_>),
     ) {
         let header = TxnHeader { zxid, time_ms: wall_ms, session, request, xid };
-        let mut writer = TxnWriter::begin(&mut self.open, &header);
+        let mut writer = TxnWriter::begin(self.proposals.buffer(), &header);
         write(&mut writer);
         writer.finish();
         self.proposed_now(zxid);
@@ -578,7 +578,7 @@ impl Sequencer {
 
     fn proposed_now(&mut self, zxid: Zxid) {
         self.last = zxid;
-        self.open_ends.push_back((zxid, self.open.len()));
+        self.proposals.push(zxid);
     }
 
     /// The next zxid; opens a new epoch when the counter is exhausted, so that it never wraps. A suspended request leaves no
@@ -591,46 +591,17 @@ impl Sequencer {
         self.last.next()
     }
 
-    /// Seals what was proposed since the last call and gives each transaction to the log, in order.
-    pub fn new_proposals(&mut self, mut append: impl FnMut(Zxid, &[u8])) {
-        if self.open.is_empty() {
-            return;
-        }
-        let capacity = self.open.capacity().min(Self::OPEN_BYTES_KEPT_MAX);
-        let bytes = Bytes::from(std::mem::replace(&mut self.open, Vec::with_capacity(capacity)));
-        let ends = std::mem::take(&mut self.open_ends);
-        let mut start = 0;
-        for &(zxid, end) in &ends {
-            append(zxid, &bytes[start + 4..end]);
-            start = end;
-        }
-        self.proposed_bytes += bytes.len();
-        self.proposed.push_back(Proposed { bytes, ends });
+    /// Gives each transaction that was proposed since the last call to the log, in order.
+    pub fn new_proposals(&mut self, append: impl FnMut(Zxid, &[u8])) {
+        self.proposals.give_to_log(append);
     }
-
-    const OPEN_BYTES_KEPT_MAX: usize = 256 << 10;
 
     /// Everything up to `zxid` is on disk, and so, in a server on its own, committed: hands it to the shards.
     pub fn durable(&mut self, zxid: Zxid, out: &mut SequencerOutputs) {
-        while let Some(front) = self.proposed.front_mut() {
-            let count = front.ends.partition_point(|(proposed, _)| *proposed <= zxid);
-            if count == 0 {
-                break;
-            }
-            let done: Vec<(Zxid, usize)> = front.ends.drain(..count).collect();
-            let (last, end) = done[count - 1];
-            // `ends` are positions in the bytes that are left: those of what is handed over now come first.
-            let txns = front.bytes.split_to(end);
-            for (_, later) in &mut front.ends {
-                *later -= end;
-            }
-            self.proposed_bytes -= end;
+        while let Some((txns, last)) = self.proposals.take_up_to(zxid) {
             self.handed = last;
             let marks = self.marks_up_to(last);
             out.messages.push((Target::All, ToShard::Batch(Batch { txns, marks })));
-            if self.proposed.front().is_some_and(|front| front.ends.is_empty()) {
-                self.proposed.pop_front();
-            }
         }
         self.drop_outstanding();
     }
@@ -670,7 +641,7 @@ pub struct Source<'a, L> {
     map: &'a ShardMap,
     local_shard: ShardId,
     local: L,
-    answers: &'a Answers,
+    answers: Option<&'a Answers>,
 }
 
 impl RecordSource for Source<'_, Local<'_>> {
@@ -678,18 +649,19 @@ impl RecordSource for Source<'_, Local<'_>> {
         if self.map.owner(path) == self.local_shard {
             return Ok(self.local.image(path));
         }
-        match self.answers.nodes.get(path) {
+        match self.answers.and_then(|answers| answers.nodes.get(path)) {
             Some(image) => Ok(image.clone()),
             None => Err(Missing(vec![LookupKey::Node(path.into())])),
         }
     }
 
     fn ephemerals(&self, session: SessionId) -> Result<Vec<Box<str>>, Missing> {
-        if self.answers.ephemerals.len() + 1 < usize::from(self.map.shards()) {
+        let answers = self.answers.map(|answers| &answers.ephemerals);
+        if answers.map_or(0, BTreeMap::len) + 1 < usize::from(self.map.shards()) {
             return Err(Missing(vec![LookupKey::Ephemerals(session)]));
         }
         let mut paths = self.local.ephemerals(session);
-        paths.extend(self.answers.ephemerals.values().flatten().cloned());
+        paths.extend(answers.into_iter().flat_map(BTreeMap::values).flatten().cloned());
         Ok(paths)
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct TestServer {
     pub to_peer: VecDeque<(ShardId, ShardId, PeerMessage)>,
     pub released: Zxid,
     pub now_ms: i64,
+    /// The connection (shard, number) whose socket takes nothing: its output stays until [`TestServer::take_output`].
+    pub slow: Option<(usize, u64)>,
     /// What each connection (shard, number) was sent and has not looked at.
     received: Vec<((usize, u64), Vec<u8>)>,
 }
@@ -77,6 +79,7 @@ impl TestServer {
             to_peer: VecDeque::new(),
             released: Zxid::ZERO,
             now_ms: 0,
+            slow: None,
             received: Vec::new(),
         };
         server.sequencer.open_epoch(1);
@@ -105,13 +108,22 @@ impl TestServer {
         self.to_sequencer.extend(out.to_sequencer.into_iter().map(|message| (id, message)));
         self.to_peer.extend(out.to_peers.into_iter().map(|(to, message)| (id, to, message)));
         for number in out.dirty {
-            let (bytes, zxid) = self.shards[shard].take_output(number, Vec::new());
-            self.released = self.released.max(zxid);
-            match self.received.iter_mut().find(|(who, _)| *who == (shard, number)) {
-                Some((_, all)) => all.extend(bytes),
-                None => self.received.push(((shard, number), bytes)),
+            if self.slow != Some((shard, number)) {
+                self.take_output(shard, number);
             }
         }
+    }
+
+    /// Sends what a connection has ready.
+    pub(super) fn take_output(&mut self, shard: usize, number: u64) {
+        let mut out = ShardOutputs::default();
+        let (bytes, zxid) = self.shards[shard].take_output(number, Vec::new(), &mut out);
+        self.released = self.released.max(zxid);
+        match self.received.iter_mut().find(|(who, _)| *who == (shard, number)) {
+            Some((_, all)) => all.extend(bytes),
+            None => self.received.push(((shard, number), bytes)),
+        }
+        self.collect(shard, out);
     }
 
     /// Runs the sequencer: what it got, validation, an instant disk.
@@ -170,11 +182,12 @@ impl TestServer {
         }
     }
 
-    pub(super) fn send(&mut self, client: Client, bytes: &[u8]) {
+    /// Bytes of a client arrive. Returns how many were consumed.
+    pub(super) fn send(&mut self, client: Client, bytes: &[u8]) -> usize {
         let mut out = ShardOutputs::default();
-        let released = self.released;
-        let _ = self.shards[client.shard].receive(client.number, bytes, released, &mut out);
+        let consumed = self.shards[client.shard].receive(client.number, bytes, self.released, &mut out);
         self.collect(client.shard, out);
+        consumed.expect("a frame of an allowed length")
     }
 
     pub(super) fn request(&mut self, client: Client, xid: i32, request: &Request<'_>) {

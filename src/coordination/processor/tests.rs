@@ -5,8 +5,8 @@ use super::test_server::{Client, Received, TestServer};
 use crate::base::{SessionId, ShardId, Zxid};
 use crate::protocol::jute::Input;
 use crate::protocol::zookeeper::{
-    Acl, AclVector, Create, CreateFlags, ErrorCode, EventType, MultiOp, OpCode, Reply, Request, WatcherEvent,
-    WatcherType, xid,
+    Acl, AclVector, Create, CreateFlags, ErrorCode, EventType, Id, MultiOp, OpCode, Reply, Request, WatcherEvent,
+    WatcherType, permission, xid,
 };
 
 fn open_acl(scratch: &mut Vec<u8>) -> AclVector<'_> {
@@ -292,4 +292,92 @@ fn session_heard_of_while_its_end_waits_goes_on_living() {
     server.request(client, 2, &Request::Exists { path: "/lock", watch: false });
     server.settle();
     assert_eq!(server.received(client)[0].header.error, 0);
+}
+
+/// A client pipelines reads and writes. Each write waited for the flush of the one before, because a read between them waited; now
+/// they are proposed together, and a read between two writes of one batch still sees the first and not the second (rule A2).
+#[test]
+fn writes_pass_waiting_reads_that_do_not_see_them() {
+    for shards in [1, 2, 3, 8] {
+        let mut server = TestServer::new(shards);
+        let (client, _) = server.client(usize::from(shards) - 1);
+        create(&mut server, client, 0, "/a", CreateFlags::PERSISTENT);
+        server.settle();
+        server.received(client);
+        let values: Vec<String> = (0..20).map(|i| format!("value {i}")).collect();
+        for (i, value) in (0..).zip(&values) {
+            server.request(client, 2 * i, &Request::SetData { path: "/a", data: Some(value.as_bytes()), version: -1 });
+            server.request(client, 2 * i + 1, &Request::GetData { path: "/a", watch: false });
+        }
+        assert_eq!(server.to_sequencer.len(), values.len(), "every write is on its way");
+        server.settle();
+        let frames = server.received(client);
+        assert_eq!(xids(&frames), (0..40).collect::<Vec<_>>(), "{shards} shards");
+        assert!(frames.is_sorted_by_key(|frame| frame.header.zxid));
+        for (read, value) in frames.iter().skip(1).step_by(2).zip(&values) {
+            let Reply::Data(data, _) = read.reply(OpCode::GetData) else { panic!() };
+            assert_eq!(data, Some(value.as_bytes()), "{shards} shards");
+        }
+    }
+}
+
+/// What auth proves decides what a later write may do (rule A13): the write must not pass it.
+#[test]
+fn write_does_not_pass_an_auth_that_waits() {
+    for shards in [1, 3] {
+        let mut server = TestServer::new(shards);
+        let (client, _) = server.client(0);
+        server.request(client, 1, &Request::Auth { scheme: "digest", auth: b"user:password" });
+        let mut scratch = Vec::new();
+        let acl = AclVector::from_acls(&[Acl { perms: permission::ALL, id: Id::new("auth", "") }], &mut scratch);
+        let node = |path| Create { path, data: None, acl, flags: CreateFlags::PERSISTENT, with_stat: false };
+        server.request(client, 2, &Request::Create(node("/mine")));
+        server.settle();
+        server.received(client);
+        // Another session, with an auth that waits behind a write of its own.
+        let (other, _) = server.client(0);
+        create(&mut server, other, 1, "/first", CreateFlags::PERSISTENT);
+        server.request(other, 2, &Request::Auth { scheme: "digest", auth: b"user:password" });
+        server.request(other, 3, &Request::SetData { path: "/mine", data: Some(b"v"), version: -1 });
+        server.settle();
+        let errors: Vec<_> =
+            server.received(other).iter().map(|frame| (frame.header.xid, frame.header.error)).collect();
+        assert_eq!(errors, [(1, 0), (2, 0), (3, 0)], "{shards} shards");
+    }
+}
+
+/// Reads of much data wait behind a write, and the client's socket takes nothing: once they were served they cost the server
+/// hundreds of megabytes for one such client, whatever `output_bytes_max` said.
+#[test]
+fn replies_that_nobody_takes_are_not_made() {
+    const READS: i32 = 300;
+    const REPLY_BYTES: usize = 100 << 10;
+    let mut server = TestServer::new(1);
+    let (client, _) = server.client(0);
+    let data = vec![7; REPLY_BYTES];
+    server.request(client, 0, &Request::SetData { path: "/", data: Some(&data), version: -1 });
+    server.settle();
+    server.received(client);
+    server.slow = Some((client.shard, client.number));
+    let mut bytes = Vec::new();
+    Request::SetData { path: "/", data: Some(&data), version: -1 }.encode_frame(1, &mut bytes);
+    (2..READS).for_each(|xid| Request::GetData { path: "/", watch: false }.encode_frame(xid, &mut bytes));
+    // The driver offers again what was not consumed, whenever the connection wants bytes.
+    let (mut xid, mut largest) = (1, 0);
+    while xid < READS {
+        if server.shards[0].wants_bytes(client.number) {
+            let consumed = server.send(client, &bytes);
+            bytes.drain(..consumed);
+        }
+        server.settle();
+        server.take_output(client.shard, client.number);
+        let frames = server.received(client);
+        assert!(!frames.is_empty(), "it stopped at {xid}");
+        largest = largest.max(frames.iter().map(|frame| frame.body.len()).sum());
+        for frame in frames {
+            assert_eq!((frame.header.xid, frame.header.error), (xid, 0));
+            xid += 1;
+        }
+    }
+    assert!(largest <= (1 << 20) + 2 * REPLY_BYTES, "{largest} bytes were held at once");
 }

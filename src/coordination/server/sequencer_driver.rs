@@ -27,7 +27,9 @@ pub struct SequencerDriver {
     outputs: RefCell<SequencerOutputs>,
     log: Rc<TxnLog>,
     snapshots: Rc<Snapshots>,
-    refusing: Cell<bool>,
+    /// The operator knows that there is no room for a segment. Small writes may pass all the same, so the sequencer's refusing
+    /// comes and goes.
+    told: Cell<bool>,
     /// Bytes appended since they were last counted.
     appended_bytes: Cell<u64>,
     commits: Cell<u64>,
@@ -43,7 +45,7 @@ impl SequencerDriver {
             log,
             snapshots,
             appended_bytes: Cell::new(0),
-            refusing: Cell::new(false),
+            told: Cell::new(false),
             commits: Cell::new(0),
             flushes: RefCell::new(Counters::default()),
         })
@@ -114,7 +116,7 @@ impl SequencerDriver {
     fn admit(&self, driver: &Rc<ShardDriver>) -> bool {
         let mut sequencer = self.sequencer.borrow_mut();
         // Whoever refuses asks again even when nothing is queued: expiry waits for room, too, and queues nothing meanwhile.
-        if sequencer.queued() == 0 && !self.refusing.get() {
+        if sequencer.queued() == 0 && !sequencer.is_refusing() && !self.told.get() {
             return true;
         }
         let wanted = sequencer.queued_bytes() + sequencer.queued() * TXN_OVERHEAD_BYTES;
@@ -123,11 +125,20 @@ impl SequencerDriver {
             Ok(reservation) => {
                 // Validation and appending follow in this same turn: nobody can take the room in between.
                 log.release(reservation);
-                self.refuse(&mut sequencer, None);
+                if log.out_of_space().is_none() && self.told.replace(false) {
+                    tracing::info!("there is room for the transaction log again; writes are accepted");
+                }
+                sequencer.set_refusing(false);
                 true
             }
             Err(Refusal::NoSpace(reason)) => {
-                self.refuse(&mut sequencer, Some(&reason));
+                if !self.told.replace(true) {
+                    tracing::error!(
+                        "writes are refused until there is room for the log, and clients without a session are turned away: \
+                         {reason}"
+                    );
+                }
+                sequencer.set_refusing(true);
                 true
             }
             // The next flush or segment makes room, and a turn follows it.
@@ -137,17 +148,6 @@ impl SequencerDriver {
                 false
             }
         }
-    }
-
-    fn refuse(&self, sequencer: &mut Sequencer, reason: Option<&str>) {
-        let refusing = reason.is_some();
-        if self.refusing.replace(refusing) != refusing {
-            match reason {
-                Some(reason) => tracing::error!("writes are refused until there is room for the log: {reason}"),
-                None => tracing::info!("there is room for the transaction log again; writes are accepted"),
-            }
-        }
-        sequencer.set_refusing(refusing);
     }
 
     fn append(&self, driver: &Rc<ShardDriver>) {

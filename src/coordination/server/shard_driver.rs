@@ -332,7 +332,7 @@ impl ShardDriver {
             return;
         }
         let spare = self.spare.borrow_mut().pop().unwrap_or_default();
-        let (bytes, zxid) = self.shard.borrow_mut().take_output(number, spare);
+        let (bytes, zxid) = self.step(|shard, out| shard.take_output(number, spare, out));
         self.words.raise_released(zxid);
         self.counters.borrow_mut().response_bytes += bytes.len() as u64;
         connection.send(&bytes);
@@ -341,7 +341,6 @@ impl ShardDriver {
             spares.push(bytes);
         }
         drop(spares);
-        self.step(|shard, out| shard.go_on(number, out));
         if self.shard.borrow().is_finished(number) {
             connection.close_when_sent();
         }

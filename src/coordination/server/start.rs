@@ -53,6 +53,9 @@ pub enum ServerError {
     /// The directory of the snapshots cannot be used.
     #[error("snapshots: {0}")]
     Snapshots(StorageError),
+    /// It was told to stop before it served.
+    #[error("stopped before it served")]
+    Stopped,
     /// The log and the snapshots do not meet.
     #[error(
         "the transaction log in {log} begins after zxid {begins_after} only, but {found}: what lies between is missing. \
@@ -136,11 +139,23 @@ pub struct ServerOptions {
     pub backend: Backend,
     /// `--discard-after`: give up everything behind this transaction.
     pub discard_after: Option<Zxid>,
+    /// Raised to stop the server, also while it starts.
+    pub stop: StopSignal,
+    /// A bug to plant on every shard, so that a test can show that it finds it; an unknown name ends the server.
+    #[cfg(feature = "planted-bugs")]
+    pub planted: Option<String>,
 }
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        ServerOptions { allow_sharing_cpus: false, backend: Backend::Direct, discard_after: None }
+        ServerOptions {
+            allow_sharing_cpus: false,
+            backend: Backend::Direct,
+            discard_after: None,
+            stop: StopSignal::new(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        }
     }
 }
 
@@ -197,7 +212,7 @@ impl Server {
             .map_err(ServerError::Watchdog)?;
         let wanted = config.max_cnxns.map_or(usize::MAX, |max| max as usize);
         let connections_max = report.connections_max.min(wanted);
-        let stop = StopSignal::new();
+        let stop = options.stop.clone();
         let (serving, all_serve) = mpsc::channel();
         let boot = rand::random();
         let counters = (0..shards).map(|shard| Some(watchdog.counter(ShardId(shard as u16)))).collect();
@@ -221,6 +236,7 @@ impl Server {
         runtime.allow_sharing_cpus = shared.options.allow_sharing_cpus;
         runtime.cpus = shared.config.cpus.as_ref().map(|cpus| cpus.iter().map(|cpu| *cpu as usize).collect());
         runtime.io_memory_bytes = report.io_memory_bytes;
+        runtime.ring_depth = report.ring_depth;
         if shared.config.spin_micros > 0 {
             runtime.spin_before_park = Some(Duration::from_micros(shared.config.spin_micros.into()));
         }
@@ -230,10 +246,8 @@ impl Server {
         let server = Server { address, stop, shards: handle, _watchdog: watchdog };
         if served < shards {
             server.stop.stop();
-            return Err(match server.shards.join() {
-                Err(error) => error.into(),
-                Ok(()) => ServerError::LogStopped("a shard ended before it served".into()),
-            });
+            // A shard ends before it serves for an error of its own, or because it was told to.
+            return Err(server.shards.join().map_or_else(ServerError::from, |()| ServerError::Stopped));
         }
         Ok(server)
     }
@@ -299,6 +313,10 @@ fn take<T>(slots: &Mutex<Vec<Option<T>>>, shard: ShardId) -> T {
 }
 
 async fn run_shard(shared: Arc<Shared>, context: ShardContext) -> ShardResult {
+    #[cfg(feature = "planted-bugs")]
+    if !crate::base::planted::plant(shared.options.planted.as_deref()) {
+        return Err(format!("no bug is called {:?}", shared.options.planted).into());
+    }
     let result = serve_shard(&shared, context.shard).await;
     // One shard less is no server: the others end as well.
     shared.stop.stop();
@@ -402,8 +420,19 @@ async fn run_segments(driver: Rc<ShardDriver>, sequencer: Rc<SequencerDriver>) {
 
 /// Waits until the epoch is open, then lets every shard serve.
 async fn announce(driver: Rc<ShardDriver>, sequencer: Rc<SequencerDriver>) {
+    let mut waits_for_room = false;
     while !sequencer.core().borrow().is_open() {
+        if let (false, Some(reason)) = (waits_for_room, sequencer.log().writer().borrow().out_of_space()) {
+            waits_for_room = true;
+            tracing::error!(
+                "no client is served yet: the start of a server is a record of its log, and there is no room for it \
+                 ({reason}). It goes on when there is"
+            );
+        }
         sleep(Duration::from_millis(1)).await;
+    }
+    if waits_for_room {
+        tracing::info!("there is room for the transaction log again");
     }
     for other in 1..driver.shards() {
         driver.send(ShardId(other as u16), ShardMessage::Serve);

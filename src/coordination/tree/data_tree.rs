@@ -191,14 +191,16 @@ impl DataTree {
     /// The node's data was set; `stat` is its whole stat afterwards.
     pub fn apply_set_data(&mut self, zxid: Zxid, node_path: &str, data: Option<&[u8]>, stat: &NodeStat) -> bool {
         let Some(node) = self.nodes.get_mut(node_path) else { return false };
-        let before_stat = node.stat();
-        let before = std::mem::replace(&mut node.body, Body::new(node_path, data));
-        node.set_stat(stat);
-        let (old, new) = (before.data().map_or(0, <[u8]>::len), data.map_or(0, <[u8]>::len));
+        let (old, new) = (node.data().map_or(0, <[u8]>::len), data.map_or(0, <[u8]>::len));
         self.data_bytes = self.data_bytes + new as u64 - old as u64;
         if self.history.wants(zxid) {
-            self.history.push(zxid, node_path, Before::Data { body: before, stat: before_stat });
+            let before_stat = node.stat();
+            let body = std::mem::replace(&mut node.body, Body::new(node_path, data));
+            self.history.push(zxid, node_path, Before::Data { body, stat: before_stat });
+        } else {
+            node.body.set_data(data);
         }
+        node.set_stat(stat);
         true
     }
 

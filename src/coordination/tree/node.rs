@@ -73,9 +73,29 @@ impl Body {
     const HAS_DATA: u32 = 1 << 31;
 
     pub(super) fn new(path: &str, data: Option<&[u8]>) -> Body {
-        let bytes = [path.as_bytes(), data.unwrap_or_default()].concat().into_boxed_slice();
-        let path_len = path.len() as u32 | if data.is_some() { Self::HAS_DATA } else { 0 };
-        Body { bytes, path_len }
+        Body::joined(path.as_bytes(), data)
+    }
+
+    fn joined(path: &[u8], data: Option<&[u8]>) -> Body {
+        let bytes = [path, data.unwrap_or_default()].concat().into_boxed_slice();
+        Body { bytes, path_len: Body::tagged_len(path.len(), data.is_some()) }
+    }
+
+    fn tagged_len(path_len: usize, has_data: bool) -> u32 {
+        path_len as u32 | if has_data { Self::HAS_DATA } else { 0 }
+    }
+
+    /// Sets the data; the path stays. In place when the length stays, as it mostly does: nobody else must need the old data.
+    pub(super) fn set_data(&mut self, data: Option<&[u8]>) {
+        let (path, old) = self.split();
+        let new = data.unwrap_or_default();
+        if old.len() != new.len() {
+            *self = Body::joined(path, data);
+            return;
+        }
+        let path_len = path.len();
+        self.bytes[path_len..].copy_from_slice(new);
+        self.path_len = Body::tagged_len(path_len, data.is_some());
     }
 
     fn split(&self) -> (&[u8], &[u8]) {

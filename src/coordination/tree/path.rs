@@ -16,12 +16,14 @@ pub struct InvalidPath;
 
 /// ZooKeeper's rules for a path that is written to (reference: zookeeper.md 3.4).
 pub fn validate(path: &str) -> Result<(), InvalidPath> {
-    let rest = path.strip_prefix('/').ok_or(InvalidPath)?;
+    let rest = path.as_bytes().strip_prefix(b"/").ok_or(InvalidPath)?;
     if rest.is_empty() {
         return Ok(());
     }
-    let valid_component = |part: &str| !part.is_empty() && part != "." && part != "..";
-    if !rest.split('/').all(valid_component) || path.chars().any(is_forbidden) {
+    let valid_component = |part: &[u8]| !matches!(part, b"" | b"." | b"..");
+    // Most paths are plain: only the others are worth decoding.
+    let plain = path.bytes().all(|byte| matches!(byte, 0x20..0x7f));
+    if !rest.split(|byte| *byte == b'/').all(valid_component) || (!plain && path.chars().any(is_forbidden)) {
         return Err(InvalidPath);
     }
     Ok(())

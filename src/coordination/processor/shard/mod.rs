@@ -231,23 +231,17 @@ impl Shard {
     }
 
     /// Takes what the connection can send now; `spare` becomes its next buffer. The zxid is the newest state that it tells of:
-    /// `released` must be raised to it first. [`Shard::go_on`] follows.
-    pub fn take_output(&mut self, number: u64, spare: Vec<u8>) -> (Vec<u8>, Zxid) {
-        match self.connections.get_mut(&number) {
-            None => (Vec::new(), Zxid::ZERO),
-            Some(connection) => {
-                connection.dirty = false;
-                let zxid = connection.output.ready().1;
-                (connection.output.take_ready(spare), zxid)
-            }
-        }
-    }
-
-    /// The output of the connection was taken: requests that waited for room take their turns.
-    pub fn go_on(&mut self, number: u64, out: &mut ShardOutputs) {
-        if self.connections.get(&number).is_some_and(Connection::can_resume) {
+    /// `released` must be raised to it first. Requests that waited for the room take their turns, so the connection may be dirty
+    /// again.
+    pub fn take_output(&mut self, number: u64, spare: Vec<u8>, out: &mut ShardOutputs) -> (Vec<u8>, Zxid) {
+        let Some(connection) = self.connections.get_mut(&number) else { return (Vec::new(), Zxid::ZERO) };
+        connection.dirty = false;
+        let zxid = connection.output.ready().1;
+        let bytes = connection.output.take_ready(spare);
+        if connection.can_resume() {
             self.pump(number, out);
         }
+        (bytes, zxid)
     }
 
     /// True when the connection must be closed: it is unknown, or has sent everything.

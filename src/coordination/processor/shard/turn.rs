@@ -45,7 +45,7 @@ impl<'a> Parsed<'a> {
 
     /// True when a later write of the connection may be forwarded first: the request changes nothing that the write depends on,
     /// and can be executed at any moment.
-    fn is_plain_read(&self) -> bool {
+    fn lets_writes_pass(&self) -> bool {
         matches!(
             self.request,
             Ok(Request::Exists { .. }
@@ -151,7 +151,7 @@ impl Shard {
             self.stalled.insert((released, number));
         }
         if let Some(connection) = self.connections.get_mut(&number) {
-            let barrier = !parsed.is_some_and(|parsed| parsed.is_plain_read());
+            let barrier = !parsed.is_some_and(|parsed| parsed.lets_writes_pass());
             connection.hold(Held { sequence, released, body: body.into(), barrier });
         }
     }
