@@ -73,6 +73,7 @@ fn has_one_spelling(op: i32, request: &Request<'_>, record: &[u8]) -> bool {
         // Null and empty lists are the same.
         Request::Create(create) => !create.acl.is_empty(),
         // A null path is an empty one.
+        Request::SetData { path, .. } => !path.is_empty(),
         Request::SetAcl { acl, path, .. } => !acl.is_empty() && !path.is_empty(),
         // Any byte but zero is true.
         Request::Exists { path, .. } | Request::GetData { path, .. } | Request::GetChildren { path, .. } => {

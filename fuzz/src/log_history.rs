@@ -218,7 +218,8 @@ impl History {
                     self.over = true;
                 }
             }
-            Verdict::Empty => self.judge(0, &recovered, &records, discard_after),
+            // It then begins where the snapshot ends; that a log should be there is for the caller to know.
+            Verdict::Empty => self.judge(self.base, &recovered, &records, discard_after),
             Verdict::Clean { end } | Verdict::TornTail { end, .. } => {
                 self.judge(end.0, &recovered, &records, discard_after);
             }
@@ -242,7 +243,12 @@ impl History {
 
     /// The log is believed: it must be what was appended, and all that was acknowledged unless nothing is left that shows it.
     fn judge(&mut self, end: u64, recovered: &Recovered, records: &[(Zxid, Vec<u8>)], discard_after: Option<u64>) {
-        let end = end.max(self.base);
+        if end < self.base {
+            // The snapshot says that more was durable: the caller refuses to start.
+            assert!(self.rotten, "the log ends at {end}, before the snapshot at {}", self.base);
+            self.over = true;
+            return;
+        }
         assert!(discard_after.is_none_or(|cut| end <= cut.max(self.base)), "the cut is kept to");
         if !self.check_records(records, end) {
             self.over = true;
