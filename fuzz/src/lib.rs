@@ -7,6 +7,7 @@ pub mod allocation;
 pub mod log_disk;
 pub mod log_forgery;
 pub mod log_history;
+pub mod lone_server;
 pub mod mutation;
 pub mod requests;
 pub mod txns;
