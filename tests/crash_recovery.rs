@@ -166,8 +166,7 @@ impl Worker {
     }
 
     /// Writes and reads until the server is gone. Counts what is acknowledged.
-    fn work(&mut self, address: SocketAddr, acknowledged: &AtomicU64) {
-        let mut client = self.attach(address);
+    fn work(&mut self, mut client: Client, acknowledged: &AtomicU64) {
         let mut sent = VecDeque::new();
         let result = self.work_until_gone(&mut client, &mut sent, acknowledged);
         let error = result.expect_err("only the end of the server ends the work");
@@ -320,19 +319,19 @@ fn verify_closed(address: SocketAddr, (session, path): &(Session, String)) {
 }
 
 /// Lets all workers work until enough is acknowledged, kills the server, and gives the workers back.
-fn work_and_kill(server: ServerProcess, workers: Vec<Worker>, until_acknowledged: u64) -> Vec<Worker> {
+fn work_and_kill(server: ServerProcess, mut workers: Vec<Worker>, until_acknowledged: u64) -> Vec<Worker> {
     let acknowledged = Arc::new(AtomicU64::new(0));
-    let address = server.address;
-    let threads: Vec<_> = workers
-        .into_iter()
-        .map(|mut worker| {
-            let acknowledged = acknowledged.clone();
-            thread::spawn(move || {
-                worker.work(address, &acknowledged);
-                worker
-            })
+    // All of them before any works: else the others may have enough while one is still on its way in, and is taken for one that
+    // was turned away.
+    let clients: Vec<Client> = workers.iter_mut().map(|worker| worker.attach(server.address)).collect();
+    let start = |(mut worker, client): (Worker, Client)| {
+        let acknowledged = acknowledged.clone();
+        thread::spawn(move || {
+            worker.work(client, &acknowledged);
+            worker
         })
-        .collect();
+    };
+    let threads: Vec<_> = workers.into_iter().zip(clients).map(start).collect();
     wait_for("enough acknowledged writes", || {
         let broken = threads.iter().any(|thread| thread.is_finished());
         (broken || acknowledged.load(Ordering::Relaxed) >= until_acknowledged).then_some(())

@@ -2,8 +2,8 @@
 //!
 //! Inputs: [`Shard::connect`], [`Shard::receive`], [`Shard::disconnect`] (clients); [`Shard::on_sequencer`] (batches and
 //! lookups, in one FIFO); [`Shard::on_peer`] (reads of and for other shards); [`Shard::set_floor`], [`Shard::tick`]. Outputs are
-//! collected in [`ShardOutputs`]; the bytes of each dirty connection are fetched with [`Shard::take_output`] and closed
-//! when [`Shard::is_finished`] says so.
+//! collected in [`ShardOutputs`]; the bytes of each dirty connection are fetched with [`Shard::take_output`] when its socket can
+//! take them, and it is closed when [`Shard::is_finished`] says so.
 //!
 //! Invariants (ORDERING.md section 1):
 //! - `applied` moves with each transaction, after its records, events and reply; nothing else is served in between (A12).
