@@ -311,6 +311,33 @@ fn burst_of_twenty_thousand_requests_is_answered_in_order() {
     }
 }
 
+/// Clients that write faster than segments of the log are made, at a server whose clock turns twice an hour. When a segment was
+/// ready, nobody told the sequencer: the writes that had waited for it stood still until the next tick, with the disk idle.
+#[test]
+fn writes_that_waited_for_a_log_segment_go_on_when_there_is_one() {
+    const WRITES: usize = 6_000;
+    for shards in SHARD_COUNTS {
+        let (_directory, server) = start("segment", shards, |setup| {
+            setup.line("tickTime=3600000").line("minSessionTimeout=60000");
+        });
+        let mut client = Client::connect(server.address).expect("a connection");
+        client.create("/a", b"", CreateFlags::PERSISTENT).expect("a reply");
+        let data = [0; 4096];
+        for _ in 0..WRITES {
+            client.queue(&Request::SetData { path: "/a", data: Some(&data), version: -1 });
+        }
+        let (mut stream, bytes) = client.take_queued();
+        let sender = thread::spawn(move || stream.write_all(&bytes));
+        for number in 0..WRITES {
+            let answer =
+                client.receive().unwrap_or_else(|error| panic!("write {number} of {WRITES} stands still: {error}"));
+            assert_eq!(answer.error, 0);
+        }
+        sender.join().expect("the sender did not panic").expect("everything was taken");
+        server.stop();
+    }
+}
+
 /// The limits of an ordinary user on an ordinary distribution.
 #[test]
 fn server_starts_within_the_limits_of_an_ordinary_user() {

@@ -120,7 +120,7 @@ impl TxnLog {
         });
         log.recycle(&recovered.recycle_now).await?;
         log.sync_tail().await?;
-        log.make_segments().await?;
+        log.make_segments(&|| ()).await?;
         Ok(OpenedLog { log, end, notice })
     }
 
@@ -253,10 +253,11 @@ impl TxnLog {
         if plan.sync { file.sync().await } else { Ok(()) }
     }
 
-    /// Makes segments ahead of need until stopped.
-    pub async fn run_segments(&self) -> Result<(), TxnLogError> {
+    /// Makes segments ahead of need until stopped; `room` is told of every one that is ready: reservations that were refused may
+    /// be tried again.
+    pub async fn run_segments(&self, room: impl Fn()) -> Result<(), TxnLogError> {
         while !self.stopping.get() {
-            self.make_segments().await?;
+            self.make_segments(&room).await?;
             if self.writer.borrow().out_of_space().is_some() {
                 sleep(SEGMENT_RETRY).await;
                 self.writer.borrow_mut().retry_segment();
@@ -267,7 +268,7 @@ impl TxnLog {
         Ok(())
     }
 
-    async fn make_segments(&self) -> Result<(), TxnLogError> {
+    async fn make_segments(&self, room: &impl Fn()) -> Result<(), TxnLogError> {
         loop {
             let Some(spec) = self.writer.borrow_mut().wants_segment()? else { return Ok(()) };
             let life = spec.life;
@@ -275,9 +276,10 @@ impl TxnLog {
                 Ok(file) => {
                     self.files.borrow_mut().insert(life, Rc::new(file));
                     self.writer.borrow_mut().segment_ready(life)?;
+                    self.kick();
+                    room();
                     let old = self.recycle_when_ready.take();
                     self.recycle(&old).await?;
-                    self.kick();
                 }
                 Err(error) if error.is_refusal() => {
                     let reason = error.to_string();

@@ -413,7 +413,8 @@ async fn run_flushes(driver: Rc<ShardDriver>, sequencer: Rc<SequencerDriver>) {
 }
 
 async fn run_segments(driver: Rc<ShardDriver>, sequencer: Rc<SequencerDriver>) {
-    if let Err(error) = sequencer.log().run_segments().await {
+    let room = || driver.turn();
+    if let Err(error) = sequencer.log().run_segments(room).await {
         driver.fail(error.into());
     }
 }
