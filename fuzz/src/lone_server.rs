@@ -47,7 +47,7 @@ impl LoneServer {
         let tree = DataTree::new(ShardId(0), &map, 5);
         let mut shard = Shard::new(config, tree, SessionTable::default(), Zxid::ZERO, Zxid::ZERO);
         shard.start_serving();
-        let config = SequencerConfig { local: ShardId(0), map, auth, tick_ms: 100 };
+        let config = SequencerConfig { local: ShardId(0), map, auth, tick_ms: 100, remembered_bytes_max: 1 << 10 };
         let sequencer = Sequencer::new(config, Zxid::ZERO, SessionTable::default(), SessionIds::new(1, 1_000_000), 0);
         let number = shard.connect([127, 0, 0, 1].into(), 0);
         let (sent, closed) = (Vec::new(), false);

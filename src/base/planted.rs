@@ -12,6 +12,7 @@ pub const NAMES: &[&str] = &[
     "a7-header-zxid-of-home",
     "multi-split",
     "b1-entry-dropped-early",
+    "b1-answer-over-change",
     "ack-before-sync",
     "c6-stale-block-replayed",
     "c1-acked-block-rewritten",

@@ -25,6 +25,7 @@ pub const MARKS: &[&str] = &[
     "no-room-for-segment",
     "peer-read-parked",
     "prep-suspended",
+    "record-remembered",
     "read-served-before-own-write",
     "read-waited-for-released",
     "replay-skipped-missing-record",

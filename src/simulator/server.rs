@@ -85,7 +85,9 @@ impl Server {
     /// Starts on what the disk holds, with `shards` shards. Returns the server and the last transaction that it recovered.
     pub(super) fn start(machine: &mut Machine, shards: u16, boot: u64) -> Result<(Server, Zxid), String> {
         let Recovered { map, auth, shards, log, last, replayed, broken } = recover(machine, shards, boot)?;
-        let config = SequencerConfig { local: ShardId(0), map, auth, tick_ms: TICK_MS };
+        // Nothing, a few records, or all of them.
+        let remembered_bytes_max = [0, 2 << 10, 1 << 20][machine.schedule.between(0, 2) as usize];
+        let config = SequencerConfig { local: ShardId(0), map, auth, tick_ms: TICK_MS, remembered_bytes_max };
         let ids = SessionIds::new(1, machine.wall_ms());
         let sessions = shards[0].sessions().clone();
         let mut sequencer = Sequencer::new(config, last, sessions, ids, machine.now_ms());

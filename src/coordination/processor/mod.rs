@@ -9,7 +9,7 @@
 //!
 //! - [`txn`]: what a committed transaction says: results, not intentions.
 //! - [`message`]: what shards and the sequencer say to each other.
-//! - [`Outstanding`]: what has been proposed and not yet applied everywhere.
+//! - [`KnownRecords`]: what has been proposed and not yet applied everywhere, and what need not be asked again.
 //! - [`OwnChanges`]: what the request that is being validated changes.
 //! - [`prep`]: turns a request into results, against the outstanding changes and the records of the owner shards.
 //! - [`Sequencer`]: gives the order: queues requests, runs prep, hands committed batches out.
@@ -18,8 +18,8 @@
 //! Invariants: nothing here waits; every method does its work and returns what must be sent. The only thing that changes a
 //! tree is [`Shard::apply`] of a committed batch. Time and randomness are arguments.
 
+mod known_records;
 pub mod message;
-mod outstanding;
 mod own_changes;
 pub mod prep;
 mod proposals;
@@ -27,7 +27,7 @@ mod sequencer;
 mod shard;
 pub mod txn;
 
-pub use outstanding::Outstanding;
+pub use known_records::KnownRecords;
 pub use own_changes::OwnChanges;
 pub use sequencer::{LocalRecords, Sequencer, SequencerConfig, SequencerOutputs, Target};
 pub use shard::{ApplyError, ConnectionState, Shard, ShardConfig, ShardOutputs};

@@ -1,15 +1,15 @@
 //! Prep: turns a request into results.
 //!
-//! A request is validated against the records as the last proposal leaves them: the outstanding changes over
-//! what the owner shards answered. Validation is sequential and changes nothing until it has succeeded: when a record is
+//! A request is validated against the records as the last proposal leaves them: what the sequencer knows, and the outstanding
+//! changes above all, over what the owner shards answer. Validation is sequential and changes nothing until it has succeeded: when a record is
 //! missing it stops, the sequencer looks it up, and validation starts again from the beginning (rule B7). A multi works on an
 //! overlay of its own (rule B10).
 //!
 //! Everything that could make applying fail is refused here, before anything is logged. The order of the checks is
 //! ZooKeeper's (reference: zookeeper.md 3.2, 3.3).
 
+use super::known_records::KnownRecords;
 use super::message::LookupKey;
-use super::outstanding::Outstanding;
 use super::own_changes::OwnChanges;
 use super::txn::TxnWriter;
 use crate::base::{SessionId, Zxid, coverage, planted};
@@ -20,7 +20,7 @@ use ahash::AHashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Where records come from that no outstanding proposal changed.
+/// Where records come from that the sequencer does not know.
 pub trait RecordSource {
     /// The node at `path` as its owner has it, `Ok(None)` when it does not exist; an error when it must be looked up first.
     fn node(&self, path: &str) -> Result<Option<NodeImage>, Missing>;
@@ -90,8 +90,8 @@ impl AclCache {
 pub struct Prep<'a, 'w, R> {
     /// What the operator decided.
     pub auth: &'a AuthConfig,
-    /// Outstanding proposals.
-    pub outstanding: &'a Outstanding,
+    /// What need not be asked.
+    pub known: &'a KnownRecords,
     /// Records of the owners.
     pub source: &'a R,
     /// Changes made so far by this request: empty at the start.
@@ -132,7 +132,7 @@ impl<R: RecordSource> Prep<'_, '_, R> {
         if let Some(own) = self.own.get(key) {
             return Ok(own.clone());
         }
-        match self.outstanding.get(key) {
+        match self.known.get(key) {
             Some(image) => Ok(image.cloned()),
             None => Ok(self.source.node(key)?),
         }
@@ -285,7 +285,7 @@ impl<R: RecordSource> Prep<'_, '_, R> {
     /// outstanding proposals created.
     pub fn close_session(&mut self) -> Result<(), Stop> {
         let mut paths: BTreeSet<Box<str>> = self.source.ephemerals(self.session)?.into_iter().collect();
-        paths.extend(self.outstanding.created_ephemerals(self.session).map(Box::from));
+        paths.extend(self.known.created_ephemerals(self.session).map(Box::from));
         if planted::is("ephemeral-survives-session") {
             paths.pop_last();
         }

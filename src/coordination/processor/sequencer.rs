@@ -7,15 +7,15 @@
 //! 4. deliver [`SequencerOutputs`]: to each shard in the order given, to the local one at once, before `advance` is called
 //!    again: it reads the local shard's records directly.
 //!
-//! Rules: B1 (lookups and batches in one FIFO; entries stay while a request may rely on older answers), B2 (nothing is
+//! Rules: B1 (lookups and batches in one FIFO; changes stay outstanding while a request may rely on older answers), B2 (nothing is
 //! validated before the epoch's opening record was handed over), B6 (sessions are looked at as the proposals leave them), B7
 //! (validation suspends and starts again), A11 (only the session's current connection may write).
 
+use super::known_records::KnownRecords;
 use super::message::{
     Batch, Lookup, LookupAnswer, LookupKey, LookupValue, Mark, MarkAnswer, RequestId, ToSequencer, ToShard, WriteBody,
     WriteRequest,
 };
-use super::outstanding::Outstanding;
 use super::own_changes::OwnChanges;
 use super::prep::{AclCache, Missing, Prep, RecordSource, Stop, first_keys};
 use super::proposals::Proposals;
@@ -41,6 +41,8 @@ pub struct SequencerConfig {
     pub auth: Arc<AuthConfig>,
     /// Sessions expire in buckets of this.
     pub tick_ms: u32,
+    /// What may be remembered of records so that their owners need not be asked again.
+    pub remembered_bytes_max: usize,
 }
 
 /// The records of the local shard, with everything applied that was handed to it.
@@ -116,7 +118,7 @@ pub struct Sequencer {
     sessions: SessionTable,
     ids: SessionIds,
     expiry: ExpiryQueue,
-    outstanding: Outstanding,
+    known: KnownRecords,
     own: OwnChanges,
     acls: AclCache,
     queue: VecDeque<Waiting>,
@@ -145,6 +147,7 @@ impl Sequencer {
             ids.skip_past(id);
             expiry.start(id, session.timeout_ms, now_ms);
         }
+        let remembered_bytes_max = config.remembered_bytes_max;
         Sequencer {
             config,
             last,
@@ -153,7 +156,7 @@ impl Sequencer {
             sessions,
             ids,
             expiry,
-            outstanding: Outstanding::default(),
+            known: KnownRecords::new(remembered_bytes_max),
             own: OwnChanges::default(),
             acls: AclCache::default(),
             queue: VecDeque::new(),
@@ -206,7 +209,7 @@ impl Sequencer {
 
     /// Number of records that outstanding proposals changed.
     pub fn outstanding_len(&self) -> usize {
-        self.outstanding.len()
+        self.known.outstanding_len()
     }
 
     /// True once the epoch is open.
@@ -290,7 +293,7 @@ impl Sequencer {
             match &key {
                 LookupKey::Node(path) => {
                     let owner = self.config.map.owner(path);
-                    if owner != self.config.local && !self.outstanding.is_changed_after(path, self.handed) {
+                    if owner != self.config.local && !self.known.contains(path) {
                         by_shard.entry(owner).or_default().push(key);
                     }
                 }
@@ -340,6 +343,7 @@ impl Sequencer {
                 Ok(()) => {
                     self.front += 1;
                     self.queued_bytes -= waiting.asked.bytes();
+                    self.learn(waiting.answers);
                 }
                 Err(keys) => {
                     coverage::mark("prep-suspended");
@@ -353,17 +357,24 @@ impl Sequencer {
                 }
             }
         }
-        self.drop_outstanding();
+        self.settle();
         self.hand_over_marks(out);
     }
 
-    /// Nothing that a queued request may rely on is dropped: its answers date from `issued_after` at the earliest.
-    fn drop_outstanding(&mut self) {
+    /// The answers that a request was validated with are as good for the next one.
+    fn learn(&mut self, answers: Option<Box<Answers>>) {
+        for (path, image) in answers.iter().flat_map(|answers| &answers.nodes) {
+            self.known.learn(path, image.as_ref());
+        }
+    }
+
+    /// Nothing that a queued request may rely on settles: its answers date from `issued_after` at the earliest.
+    fn settle(&mut self) {
         let mut limit = self.queue.front().map_or(self.handed, |front| front.issued_after);
         if planted::is("b1-entry-dropped-early") {
             limit = self.handed;
         }
-        self.outstanding.drop_up_to(limit);
+        self.known.settle_up_to(limit);
     }
 
     fn process(
@@ -530,7 +541,7 @@ impl Sequencer {
         let start = writer.mark();
         let result = validate(&mut Prep {
             auth: &self.config.auth,
-            outstanding: &self.outstanding,
+            known: &self.known,
             source: &source,
             own: &mut self.own,
             acls: &mut self.acls,
@@ -555,7 +566,7 @@ impl Sequencer {
         writer.finish();
         self.proposed_now(zxid);
         for (path, image) in self.own.drain() {
-            self.outstanding.put(zxid, path, image);
+            self.known.put(zxid, path, image);
         }
         Ok(())
     }
@@ -603,7 +614,7 @@ impl Sequencer {
             let marks = self.marks_up_to(last);
             out.messages.push((Target::All, ToShard::Batch(Batch { txns, marks })));
         }
-        self.drop_outstanding();
+        self.settle();
     }
 
     fn marks_up_to(&mut self, zxid: Zxid) -> Vec<Mark> {

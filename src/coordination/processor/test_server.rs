@@ -69,7 +69,13 @@ impl TestServer {
             shard.start_serving();
             shard
         };
-        let config = SequencerConfig { local: ShardId(0), map: map.clone(), auth: auth.clone(), tick_ms: 100 };
+        let config = SequencerConfig {
+            local: ShardId(0),
+            map: map.clone(),
+            auth: auth.clone(),
+            tick_ms: 100,
+            remembered_bytes_max: 1 << 10,
+        };
         let ids = SessionIds::new(1, 1_000_000);
         let mut server = TestServer {
             shards: map.all().map(shard).collect(),

@@ -189,6 +189,8 @@ struct Shared {
 const REQUESTS_PER_CONNECTION_MAX: usize = 1000;
 /// Output of one connection held before its socket is left alone.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
+/// What the sequencer remembers of records, so that it need not ask for them again: some 30,000 of them.
+const REMEMBERED_BYTES_MAX: usize = 8 << 20;
 /// Largest write of one log flush.
 const FLUSH_BYTES_MAX: u32 = 1 << 20;
 
@@ -387,6 +389,7 @@ async fn start_sequencer(shared: &Arc<Shared>, driver: &Rc<ShardDriver>) -> Resu
         map: shared.map.clone(),
         auth: shared.auth.clone(),
         tick_ms: shared.config.tick_time_ms,
+        remembered_bytes_max: REMEMBERED_BYTES_MAX,
     };
     let ids = SessionIds::new(1, clock::wall_ms());
     let now_ms = clock::monotonic_ms() as i64;
