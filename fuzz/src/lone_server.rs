@@ -43,6 +43,7 @@ impl LoneServer {
             sessionless_timeout_ms: 10_000,
             requests_per_connection_max: 100,
             output_bytes_max: OUTPUT_BYTES_MAX,
+            read_cache_bytes_max: 0,
         };
         let tree = DataTree::new(ShardId(0), &map, 5);
         let mut shard = Shard::new(config, tree, SessionTable::default(), Zxid::ZERO, Zxid::ZERO);

@@ -11,6 +11,7 @@ pub const NAMES: &[&str] = &[
     "write-overtakes-read",
     "a7-header-zxid-of-home",
     "multi-split",
+    "old-record-cached",
     "b1-entry-dropped-early",
     "b1-answer-over-change",
     "ack-before-sync",

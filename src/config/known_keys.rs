@@ -130,6 +130,7 @@ const HONOURED: &[KnownKey] = &[
     honoured(Plain, "ringkeeper.shards"),
     honoured(Plain, "ringkeeper.cpus"),
     honoured(Plain, "ringkeeper.spinMicros"),
+    honoured(Plain, "ringkeeper.readCacheMiB"),
 ];
 
 /// Keys that ZooKeeper's configuration parser reads itself.

@@ -53,6 +53,10 @@ pub const SHARDS_MAX: u16 = 1_024;
 pub const CPU_NUMBER_MAX: u32 = 8_191;
 /// Longest spin before an idle shard parks: 10 ms; more only heats the machine.
 pub const SPIN_MICROS_MAX: u32 = 10_000;
+/// `ringkeeper.readCacheMiB`: what a shard may keep of other shards' records.
+pub const READ_CACHE_MIB_DEFAULT: u32 = 32;
+/// Largest `ringkeeper.readCacheMiB`: 1 TiB a shard.
+pub const READ_CACHE_MIB_MAX: u32 = 1 << 20;
 
 const _: () = assert!(SESSION_TIMEOUT_TICKS_MIN < SESSION_TIMEOUT_TICKS_MAX);
 const _: () = assert!(TICK_TIME_MS_MAX as u64 * SESSION_TIMEOUT_TICKS_MAX as u64 <= DURATION_MS_MAX as u64);

@@ -96,6 +96,8 @@ pub struct ServerConfig {
     pub cpus: Option<Vec<u32>>,
     /// `ringkeeper.spinMicros`: how long an idle shard spins before it parks; 0 is off.
     pub spin_micros: u32,
+    /// `ringkeeper.readCacheMiB`: what each shard may keep of other shards' records; 0 is nothing.
+    pub read_cache_mib: u32,
 }
 
 /// A configuration and what its reader should know about it.
@@ -179,6 +181,7 @@ impl ServerConfig {
             shards: None,
             cpus: None,
             spin_micros: 0,
+            read_cache_mib: limits::READ_CACHE_MIB_DEFAULT,
         }
     }
 }

@@ -298,6 +298,8 @@ fn cpu_list_misread() {
     assert_eq!((config.shards, config.spin_micros), (Some(3), 50));
     assert!(refusal("ringkeeper.shards=0").contains("from 1 to"));
     assert!(refusal("ringkeeper.spinMicros=10001").contains("from 0 to 10000"));
+    assert_eq!(good("ringkeeper.readCacheMiB=0").config.read_cache_mib, 0);
+    assert!(refusal("ringkeeper.readCacheMiB=1048577").contains("from 0 to 1048576"));
 }
 
 /// The same key twice: the last one wins, as in Java, but nobody finds out by reading the top of the file.

@@ -129,6 +129,11 @@ fn read_config(reader: &mut Reader) -> ServerConfig {
         shards: reader.shards(),
         cpus: reader.cpus(),
         spin_micros: reader.u32("ringkeeper.spinMicros", 0, 0..=i64::from(limits::SPIN_MICROS_MAX)),
+        read_cache_mib: reader.u32(
+            "ringkeeper.readCacheMiB",
+            limits::READ_CACHE_MIB_DEFAULT,
+            0..=i64::from(limits::READ_CACHE_MIB_MAX),
+        ),
         ..defaults
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Recovered {
 pub(super) fn recover(machine: &mut Machine, shards: u16, boot: u64) -> Result<Recovered, String> {
     let map = ShardMap::new(shards, machine.schedule.any());
     let auth = Arc::new(AuthConfig { super_digest: Some(SUPER_DIGEST.to_owned()), ..AuthConfig::default() });
+    // Nothing, a few records, or all of them.
+    let read_cache_bytes_max = [0, 2 << 10, 1 << 20][machine.schedule.between(0, 2) as usize];
     let shard = |id| {
         let config = ShardConfig {
             id,
@@ -49,6 +51,7 @@ pub(super) fn recover(machine: &mut Machine, shards: u16, boot: u64) -> Result<R
             sessionless_timeout_ms: 10_000,
             requests_per_connection_max: 12,
             output_bytes_max: 16 << 10,
+            read_cache_bytes_max,
         };
         Shard::new(config, DataTree::new(id, &map, boot), SessionTable::default(), Zxid::ZERO, Zxid::ZERO)
     };

@@ -6,9 +6,10 @@
 
 use crate::base::{ConnectionId, SessionId, Zxid};
 use crate::coordination::auth::Identities;
-use crate::coordination::tree::NodeImage;
+use crate::coordination::tree::{AclHash, NodeImage};
 use crate::protocol::zookeeper::ErrorCode;
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 /// Names a request for ever: a connection of one process life, and the request's number on it (rule B5). The handshake is
 /// number 0.
@@ -186,7 +187,7 @@ pub struct PeerRead {
     /// What is asked.
     pub what: ReadKind,
     /// Of which nodes; one, except for [`ReadKind::Brief`].
-    pub paths: Vec<Box<str>>,
+    pub paths: SmallVec<[Box<str>; 1]>,
 }
 
 /// What a read asks for.
@@ -211,6 +212,8 @@ pub enum ReadKind {
 pub struct PeerAnswer {
     /// Of the question.
     pub ticket: u64,
+    /// What was asked about, for [`ReadKind::Data`]: the answer may be kept.
+    pub path: Option<Box<str>>,
     /// What was found.
     pub result: ReadResult,
 }
@@ -218,8 +221,13 @@ pub struct PeerAnswer {
 /// What a read found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadResult {
-    /// The encoded body of the reply.
-    Body(Vec<u8>),
+    /// The reply.
+    Body {
+        /// Its encoded body.
+        bytes: Vec<u8>,
+        /// The list that allowed it.
+        acl: AclHash,
+    },
     /// Why there is none.
     Error(ErrorCode),
     /// For [`ReadKind::Brief`]: in the order of the paths; `None` where nothing is.

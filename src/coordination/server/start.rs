@@ -306,6 +306,7 @@ fn shard_config(shared: &Shared, id: ShardId) -> ShardConfig {
         sessionless_timeout_ms: shared.config.sessionless_cnxn_timeout_ms.into(),
         requests_per_connection_max: REQUESTS_PER_CONNECTION_MAX,
         output_bytes_max: OUTPUT_BYTES_MAX,
+        read_cache_bytes_max: (shared.config.read_cache_mib as usize) << 20,
     }
 }
 

@@ -101,15 +101,19 @@ impl Shard {
                 if self.owns(path) {
                     let found = self.tree.apply_delete(zxid, path);
                     self.expect_record(found, zxid, path)?;
+                } else {
+                    self.read_cache.remove(path);
                 }
                 self.apply_child(zxid, path, false, parent_cversion)?;
                 self.fire(zxid, EventType::NodeDeleted, path, acl, out)?;
                 self.fire_children_changed(zxid, path, parent_acl, out)?;
             }
-            TxnRecord::SetData { path, data, acl, stat, .. } => {
+            TxnRecord::SetData { path, data, acl, stat, num_children } => {
                 if self.owns(path) {
                     let found = self.tree.apply_set_data(zxid, path, data, &stat);
                     self.expect_record(found, zxid, path)?;
+                } else {
+                    self.read_cache.set_data(path, data, &stat, num_children);
                 }
                 self.fire(zxid, EventType::NodeDataChanged, path, acl, out)?;
             }
@@ -118,6 +122,8 @@ impl Shard {
                 if self.owns(path) {
                     let found = self.tree.apply_set_acl(zxid, path, acl_ref, stat.aversion);
                     self.expect_record(found, zxid, path)?;
+                } else {
+                    self.read_cache.remove(path);
                 }
             }
             TxnRecord::CreateSession { session, timeout_ms } | TxnRecord::MoveSession { session, timeout_ms } => {
@@ -151,6 +157,7 @@ impl Shard {
     fn apply_child(&mut self, zxid: Zxid, node_path: &str, added: bool, cversion: i32) -> Result<(), ApplyError> {
         let Some(parent) = path::parent(node_path) else { return Err(ApplyError::Malformed(zxid)) };
         if !self.owns(parent) {
+            self.read_cache.remove(parent);
             return Ok(());
         }
         let found = self.tree.apply_child(zxid, parent, path::name(node_path), added, cversion);

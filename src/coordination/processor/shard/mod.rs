@@ -12,6 +12,7 @@
 //!   released when the request was read (A3); before the transaction of a write is applied, the reads before it have had their
 //!   turn (A2).
 //! - A read is answered as of `applied` at its turn, whoever owns the record, and its reply carries that position (A7).
+//! - What is kept of other shards' records is exact at `applied` (see `read_cache`).
 //! - Before a reply or an event leaves, the driver raises the server's `released` word to the zxid that
 //!   [`Shard::take_output`] returns with it.
 
@@ -20,6 +21,7 @@ mod connection;
 mod load;
 mod output;
 mod read;
+mod read_cache;
 mod reply;
 mod set_watches;
 mod turn;
@@ -38,6 +40,7 @@ use ahash::AHashMap;
 use connection::Connection;
 use core::net::IpAddr;
 use read::{Gather, Positions};
+use read_cache::ReadCache;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -65,6 +68,8 @@ pub struct ShardConfig {
     /// Output of one connection that may wait to be sent, or be on its way, before its socket is no longer read and requests
     /// that were read have to wait.
     pub output_bytes_max: usize,
+    /// What may be kept of other shards' records, so that reads need not ask for them.
+    pub read_cache_bytes_max: usize,
 }
 
 /// What must be delivered. The messages to one receiver keep their order.
@@ -103,6 +108,7 @@ pub struct Shard {
     serve_from: Zxid,
     /// Reads of other shards that are ahead of this one.
     parked: BTreeMap<Zxid, Vec<(ShardId, super::message::PeerRead)>>,
+    read_cache: ReadCache,
     /// Reads that wait for other shards.
     gathers: AHashMap<u32, Gather>,
     next_gather: u32,
@@ -122,7 +128,10 @@ impl Shard {
     /// A shard of a server that has recovered up to `applied`. Below `serve_from` the tree may be ahead of `applied` in places:
     /// it comes from a fuzzy snapshot.
     pub fn new(config: ShardConfig, tree: DataTree, sessions: SessionTable, applied: Zxid, serve_from: Zxid) -> Shard {
+        // One that owns everything has nothing to keep.
+        let read_cache_bytes_max = if config.map.shards() > 1 { config.read_cache_bytes_max } else { 0 };
         let mut shard = Shard {
+            read_cache: ReadCache::new(read_cache_bytes_max, config.boot),
             config,
             tree,
             sessions,

@@ -1,15 +1,17 @@
 //! Window reads: here, or at the shard that owns the record, as of the position of the request's turn.
 
 use super::output::PlaceId;
+use super::read_cache::CachedRecord;
 use super::set_watches::WatchesAsked;
 use super::{Shard, ShardOutputs};
 use crate::base::{ShardId, Zxid, coverage, planted};
 use crate::coordination::auth::AuthConfig;
 use crate::coordination::processor::message::{BriefStat, PeerAnswer, PeerMessage, PeerRead, ReadKind, ReadResult};
-use crate::coordination::tree::{DataTree, NodeView, path};
+use crate::coordination::tree::{AclRef, DataTree, NodeView, path};
 use crate::coordination::watch::{Tag, WatchKind};
 use crate::protocol::jute::Output;
-use crate::protocol::zookeeper::{ErrorCode, MultiOp, MultiResult, OpCode, ReplyHeader, permission};
+use crate::protocol::zookeeper::{ErrorCode, MultiOp, MultiResult, OpCode, ReplyHeader, Stat, permission};
+use smallvec::{SmallVec, smallvec};
 use std::collections::VecDeque;
 
 /// A request that waits for other shards.
@@ -58,7 +60,7 @@ impl Positions {
     }
 }
 
-/// Appends the body of a read's reply, or says why there is none.
+/// Appends the body of a read's reply, and says whose list allowed it, or why there is none.
 fn encode(
     tree: &DataTree,
     auth: &AuthConfig,
@@ -66,7 +68,7 @@ fn encode(
     view: Option<NodeView<'_>>,
     identities: &[crate::protocol::zookeeper::Id],
     buffer: &mut Vec<u8>,
-) -> Result<(), ErrorCode> {
+) -> Result<AclRef, ErrorCode> {
     let view = view.ok_or(ErrorCode::NoNode)?;
     let acl = tree.acls().get(view.acl());
     let perms = if kind == ReadKind::Acl { permission::READ | permission::ADMIN } else { permission::READ };
@@ -97,7 +99,25 @@ fn encode(
         }
         ReadKind::Brief => unreachable!("answered without a body"),
     }
-    Ok(())
+    Ok(view.acl())
+}
+
+fn body_or_error(
+    tree: &DataTree,
+    auth: &AuthConfig,
+    kind: ReadKind,
+    view: Option<NodeView<'_>>,
+    identities: &[crate::protocol::zookeeper::Id],
+) -> ReadResult {
+    let data_bytes = view.as_ref().map_or(0, |view| view.data_length() as usize);
+    let mut bytes = Vec::new();
+    if kind == ReadKind::Data {
+        bytes.reserve_exact(size_of::<i32>() + data_bytes + Stat::BYTES);
+    }
+    match encode(tree, auth, kind, view, identities, &mut bytes) {
+        Ok(acl) => ReadResult::Body { bytes, acl: tree.acls().get(acl).hash() },
+        Err(code) => ReadResult::Error(code),
+    }
 }
 
 /// The watch that a read leaves: none after an error, except that exists may watch for a node to come.
@@ -123,13 +143,27 @@ impl Shard {
         let owner = self.config.map.owner(path::canonical(node_path));
         let position = self.applied;
         let Some(connection) = self.connections.get_mut(&number) else { return };
-        if owner == self.config.id {
+        let (tree, auth, identities) = (&self.tree, &self.config.auth, &connection.identities);
+        let here = if owner == self.config.id {
+            let view = tree.view(path::canonical(node_path), position);
+            Some(connection.output.append(position, |buffer| {
+                append_reply(xid, position, buffer, |buffer| {
+                    encode(tree, auth, kind, view, identities, buffer).map(drop)
+                })
+            }))
+        } else {
+            self.read_cache.get(kind, path::canonical(node_path)).map(|record| {
+                let acl = tree.acls().get(record.acl);
+                connection.output.append(position, |buffer| {
+                    append_reply(xid, position, buffer, |buffer| match auth.allows(acl, permission::READ, identities) {
+                        true => Ok(buffer.extend_from_slice(record.body)),
+                        false => Err(ErrorCode::NoAuth),
+                    })
+                })
+            })
+        };
+        if let Some(error) = here {
             connection.packets_sent += 1;
-            let view = self.tree.view(path::canonical(node_path), position);
-            let (tree, auth, identities) = (&self.tree, &self.config.auth, &connection.identities);
-            let error = connection.output.append(position, |buffer| {
-                append_reply(xid, position, buffer, |buffer| encode(tree, auth, kind, view, identities, buffer))
-            });
             Self::mark_dirty(connection, out);
             if watch && watch_stays(kind, error) {
                 self.watches.arm(number, watch_kind, node_path, None);
@@ -149,7 +183,7 @@ impl Shard {
         let asked = Asked::One { kind, watch, result: None };
         let gather = Gather { connection: number, xid, position, place, missing: 1, asked };
         let id = self.gather(gather);
-        self.ask_peer(owner, id, 0, kind, vec![path::canonical(node_path).into()], out);
+        self.ask_peer(owner, id, 0, kind, smallvec![path::canonical(node_path).into()], out);
     }
 
     /// multiRead: every part as of one position (rule A6).
@@ -165,12 +199,8 @@ impl Shard {
             };
             let owner = self.config.map.owner(node_path);
             let result = (owner == self.config.id).then(|| {
-                let mut body = Vec::new();
                 let view = self.tree.view(node_path, self.applied);
-                match encode(&self.tree, &self.config.auth, kind, view, &connection.identities, &mut body) {
-                    Ok(()) => ReadResult::Body(body),
-                    Err(code) => ReadResult::Error(code),
-                }
+                body_or_error(&self.tree, &self.config.auth, kind, view, &connection.identities)
             });
             if result.is_none() {
                 remote.push((owner, slot, kind, node_path));
@@ -189,7 +219,7 @@ impl Shard {
         let gather = Gather { connection: number, xid, position, place, missing: remote.len(), asked };
         let id = self.gather(gather);
         for (owner, slot, kind, node_path) in remote {
-            self.ask_peer(owner, id, slot as u32, kind, vec![node_path.into()], out);
+            self.ask_peer(owner, id, slot as u32, kind, smallvec![node_path.into()], out);
         }
     }
 
@@ -208,7 +238,7 @@ impl Shard {
         gather: u32,
         slot: u32,
         what: ReadKind,
-        paths: Vec<Box<str>>,
+        paths: SmallVec<[Box<str>; 1]>,
         out: &mut ShardOutputs,
     ) {
         let Some(asked) = self.gathers.get(&gather) else { return };
@@ -232,19 +262,19 @@ impl Shard {
             coverage::mark("peer-read-parked");
             self.parked.entry(read.position).or_default().push((from, read));
         } else {
-            self.answer_peer(from, &read, out);
+            self.answer_peer(from, read, out);
         }
     }
 
     pub(super) fn serve_parked(&mut self, out: &mut ShardOutputs) {
         while let Some(entry) = self.parked.first_entry().filter(|entry| *entry.key() <= self.applied) {
             for (from, read) in entry.remove() {
-                self.answer_peer(from, &read, out);
+                self.answer_peer(from, read, out);
             }
         }
     }
 
-    fn answer_peer(&mut self, from: ShardId, read: &PeerRead, out: &mut ShardOutputs) {
+    fn answer_peer(&mut self, from: ShardId, read: PeerRead, out: &mut ShardOutputs) {
         let as_of_now =
             planted::is("a2-read-sees-later-write") || (planted::is("multi-split") && read.position == Zxid::ZERO);
         let position = if as_of_now { self.applied } else { read.position };
@@ -255,14 +285,11 @@ impl Shard {
             };
             ReadResult::Brief(read.paths.iter().map(|node_path| brief(node_path)).collect())
         } else {
-            let mut body = Vec::new();
             let view = self.tree.view(&read.paths[0], position);
-            match encode(&self.tree, &self.config.auth, read.what, view, &read.identities, &mut body) {
-                Ok(()) => ReadResult::Body(body),
-                Err(code) => ReadResult::Error(code),
-            }
+            body_or_error(&self.tree, &self.config.auth, read.what, view, &read.identities)
         };
-        out.to_peers.push((from, PeerMessage::Answer(PeerAnswer { ticket: read.ticket, result })));
+        let path = read.paths.into_iter().next().filter(|_| read.what == ReadKind::Data);
+        out.to_peers.push((from, PeerMessage::Answer(PeerAnswer { ticket: read.ticket, path, result })));
     }
 
     /// The answer of another shard: fills the part that it is of, and the place once all parts are there.
@@ -272,6 +299,13 @@ impl Shard {
         self.positions.remove(gather.position);
         gather.missing -= 1;
         let done = gather.missing == 0;
+        // What was true at an older position may have changed since.
+        if let (Some(path), ReadResult::Body { bytes, acl }) = (answer.path, &answer.result)
+            && let Some(acl) = self.tree.acls().find(*acl)
+            && (gather.position == self.applied || planted::is("old-record-cached"))
+        {
+            self.read_cache.put(path, CachedRecord { body: bytes.clone(), acl });
+        }
         match (&mut gather.asked, answer.result) {
             (Asked::One { result, .. }, answer) => *result = Some(answer),
             (Asked::Multi { slots }, answer) => slots[slot].1 = Some(answer),
@@ -292,8 +326,8 @@ impl Shard {
             Asked::One { kind, watch, result } => {
                 let result = result.unwrap_or(ReadResult::Error(ErrorCode::SystemError));
                 let error = append_reply(xid, position, &mut bytes, |buffer| match result {
-                    ReadResult::Body(body) => {
-                        buffer.extend_from_slice(&body);
+                    ReadResult::Body { bytes, .. } => {
+                        buffer.extend_from_slice(&bytes);
                         Ok(())
                     }
                     ReadResult::Error(code) => Err(code),
@@ -362,11 +396,11 @@ fn encode_multi_read(xid: i32, position: Zxid, slots: &[(OpCode, Option<ReadResu
         let mut out = Output::new(buffer);
         for (op, result) in slots {
             match result {
-                Some(ReadResult::Body(body)) => {
+                Some(ReadResult::Body { bytes, .. }) => {
                     out.i32(op.wire());
                     out.bool(false);
                     out.i32(0);
-                    out.raw(body);
+                    out.raw(bytes);
                 }
                 Some(ReadResult::Error(code)) => MultiResult::Error(code.wire()).encode(&mut out),
                 _ => MultiResult::Error(ErrorCode::SystemError.wire()).encode(&mut out),

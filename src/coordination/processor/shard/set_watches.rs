@@ -114,7 +114,7 @@ impl Shard {
         let asked = Asked::Watches(asked);
         let id = self.gather(Gather { connection: number, xid, position, place, missing: owners.len(), asked });
         for (slot, (owner, paths)) in owners.into_iter().zip(paths).enumerate() {
-            self.ask_peer(owner, id, slot as u32, ReadKind::Brief, paths, out);
+            self.ask_peer(owner, id, slot as u32, ReadKind::Brief, paths.into(), out);
         }
     }
 
