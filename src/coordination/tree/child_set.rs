@@ -1,13 +1,16 @@
 //! The names of a node's children.
 
+use super::hash_parts::{PARTS, part_of};
 use ahash::RandomState;
+use ecow::EcoString;
 use hashbrown::HashTable;
 
 /// A set of names. Up to `WHOLE_MAX` names it is one hash table; above, it is split by hash, so that growing never
 /// moves more than a small part of a million names at once.
 #[derive(Debug, Default)]
 pub struct ChildSet {
-    parts: Vec<HashTable<Box<str>>>,
+    /// Names of up to 15 bytes need no allocation of their own.
+    parts: Vec<HashTable<EcoString>>,
     len: usize,
 }
 
@@ -20,7 +23,6 @@ fn hash(name: &str) -> u64 {
 
 impl ChildSet {
     const WHOLE_MAX: usize = 4096;
-    const PARTS: usize = 256;
 
     /// Number of names.
     pub fn len(&self) -> usize {
@@ -33,14 +35,13 @@ impl ChildSet {
     }
 
     fn part_of(&self, hash: u64) -> usize {
-        // The table uses the top 7 and the low bits; bits 40..48 are nobody's.
-        if self.parts.len() == 1 { 0 } else { (hash >> 40) as usize % Self::PARTS }
+        if self.parts.len() == 1 { 0 } else { part_of(hash) }
     }
 
     /// True when `name` is in the set.
     pub fn contains(&self, name: &str) -> bool {
         let hash = hash(name);
-        !self.parts.is_empty() && self.parts[self.part_of(hash)].find(hash, |other| **other == *name).is_some()
+        !self.parts.is_empty() && self.parts[self.part_of(hash)].find(hash, |other| other == name).is_some()
     }
 
     /// Adds `name`; false when it was there already.
@@ -53,7 +54,7 @@ impl ChildSet {
         let name_hash = hash(name);
         let part = self.part_of(name_hash);
         let table = &mut self.parts[part];
-        if table.find(name_hash, |other| **other == *name).is_some() {
+        if table.find(name_hash, |other| other == name).is_some() {
             return false;
         }
         table.insert_unique(name_hash, name.into(), |other| hash(other));
@@ -68,7 +69,7 @@ impl ChildSet {
             return false;
         }
         let part = self.part_of(hash);
-        let Ok(entry) = self.parts[part].find_entry(hash, |other| **other == *name) else { return false };
+        let Ok(entry) = self.parts[part].find_entry(hash, |other| other == name) else { return false };
         entry.remove();
         self.len -= 1;
         if self.len == 0 {
@@ -79,7 +80,7 @@ impl ChildSet {
 
     fn split(&mut self) {
         let whole = std::mem::take(&mut self.parts);
-        self.parts.resize_with(Self::PARTS, HashTable::new);
+        self.parts.resize_with(PARTS, HashTable::new);
         for name in whole.into_iter().flatten() {
             let name_hash = hash(&name);
             let part = self.part_of(name_hash);
@@ -89,7 +90,7 @@ impl ChildSet {
 
     /// The names, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.parts.iter().flatten().map(|name| &**name)
+        self.parts.iter().flatten().map(EcoString::as_str)
     }
 }
 

@@ -7,6 +7,7 @@
 mod acl_list;
 mod child_set;
 mod data_tree;
+mod hash_parts;
 mod history;
 mod node;
 mod node_store;

@@ -1,5 +1,6 @@
 //! Where a shard keeps its nodes: slots for the records, hash tables from path to slot.
 
+use super::hash_parts::{PARTS, part_of, shares};
 use super::node::Node;
 use ahash::RandomState;
 use hashbrown::HashTable;
@@ -20,11 +21,10 @@ pub(super) struct NodeStore {
 
 impl NodeStore {
     const CHUNK_SLOTS: usize = 1024;
-    const INDEX_PARTS: usize = 256;
 
     pub(super) fn new(seed: u64) -> Self {
         let mut index = Vec::new();
-        index.resize_with(Self::INDEX_PARTS, HashTable::new);
+        index.resize_with(PARTS, HashTable::new);
         NodeStore {
             chunks: Vec::new(),
             free: Vec::new(),
@@ -40,11 +40,9 @@ impl NodeStore {
 
     /// Makes room for `nodes` more in the tables: growing them one by one goes over all paths again and again.
     pub(super) fn reserve(&mut self, nodes: usize) {
-        // The parts are never filled quite evenly.
-        let each = nodes / Self::INDEX_PARTS + nodes / Self::INDEX_PARTS / 8;
         let (chunks, hasher) = (&self.chunks, &self.hasher);
-        for part in &mut self.index {
-            part.reserve(each, |&slot| Self::hash_at(chunks, hasher, slot));
+        for (part, share) in self.index.iter_mut().zip(shares(nodes)) {
+            part.reserve(share, |&slot| Self::hash_at(chunks, hasher, slot));
         }
     }
 
@@ -72,15 +70,9 @@ impl NodeStore {
             .is_some_and(|node| node.body.path_bytes() == path)
     }
 
-    fn part_of(hash: u64) -> usize {
-        (hash >> 40) as usize % Self::INDEX_PARTS
-    }
-
     fn find(&self, path: &str) -> Option<u32> {
         let hash = Self::hash_of(&self.hasher, path.as_bytes());
-        self.index[Self::part_of(hash)]
-            .find(hash, |&slot| Self::node_is_of(&self.chunks, slot, path.as_bytes()))
-            .copied()
+        self.index[part_of(hash)].find(hash, |&slot| Self::node_is_of(&self.chunks, slot, path.as_bytes())).copied()
     }
 
     pub(super) fn get(&self, path: &str) -> Option<&Node> {
@@ -96,7 +88,7 @@ impl NodeStore {
     pub(super) fn insert(&mut self, node: Node) -> Option<Node> {
         let path = node.body.path_bytes();
         let hash = Self::hash_of(&self.hasher, path);
-        let part = Self::part_of(hash);
+        let part = part_of(hash);
         let known = self.index[part].find(hash, |&slot| Self::node_is_of(&self.chunks, slot, path)).copied();
         if let Some(slot) = known {
             return self.slot_mut(slot).replace(node);
@@ -124,9 +116,8 @@ impl NodeStore {
     pub(super) fn remove(&mut self, path: &str) -> Option<Node> {
         let hash = Self::hash_of(&self.hasher, path.as_bytes());
         let chunks = &self.chunks;
-        let entry = self.index[Self::part_of(hash)]
-            .find_entry(hash, |&slot| Self::node_is_of(chunks, slot, path.as_bytes()))
-            .ok()?;
+        let entry =
+            self.index[part_of(hash)].find_entry(hash, |&slot| Self::node_is_of(chunks, slot, path.as_bytes())).ok()?;
         let (slot, _) = entry.remove();
         self.free.push(slot);
         self.len -= 1;
