@@ -12,16 +12,19 @@
 
 use crate::base::{SessionId, Zxid, coverage, planted};
 use crate::coordination::tree::NodeImage;
-use ahash::AHashMap;
+use ahash::{AHashMap, RandomState};
+use hashbrown::HashTable;
+use slab::Slab;
 use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 /// What a remembered record is taken to cost beside its path, bytes.
-const RECORD_BYTES: usize = 256;
+const RECORD_BYTES: usize = 208;
 
 #[derive(Debug)]
 struct Entry {
+    path: Rc<str>,
     /// The record after the last proposal; `None` when it does not exist.
     image: Option<NodeImage>,
     /// The last proposal that changed it, while that is outstanding.
@@ -32,15 +35,20 @@ struct Entry {
     used: Cell<bool>,
 }
 
+/// Names an entry for as long as it is outstanding or in `remembered`.
+type Slot = u32;
+
 /// See the module documentation.
 #[derive(Debug)]
 pub struct KnownRecords {
-    entries: AHashMap<Rc<str>, Entry>,
+    entries: Slab<Entry>,
+    by_path: HashTable<Slot>,
+    hasher: RandomState,
     /// Outstanding changes in the order of the proposals.
-    order: VecDeque<(Zxid, Rc<str>)>,
+    order: VecDeque<(Zxid, Slot)>,
     outstanding: usize,
     /// Candidates for being forgotten, longest remembered first; each entry is in it at most once.
-    remembered: VecDeque<Rc<str>>,
+    remembered: VecDeque<Slot>,
     /// Cost of `remembered`.
     remembered_bytes: usize,
     remembered_bytes_max: usize,
@@ -52,7 +60,9 @@ impl KnownRecords {
     /// Knows nothing yet, and will remember about `remembered_bytes_max` beyond what is outstanding.
     pub fn new(remembered_bytes_max: usize) -> KnownRecords {
         KnownRecords {
-            entries: AHashMap::default(),
+            entries: Slab::new(),
+            by_path: HashTable::new(),
+            hasher: RandomState::new(),
             order: VecDeque::new(),
             outstanding: 0,
             remembered: VecDeque::new(),
@@ -62,9 +72,24 @@ impl KnownRecords {
         }
     }
 
+    fn find(&self, path: &str) -> Option<Slot> {
+        let is_it = |slot: &Slot| *self.entries[*slot as usize].path == *path;
+        self.by_path.find(self.hasher.hash_one(path), is_it).copied()
+    }
+
+    /// Adds an entry that is not there yet.
+    fn insert(&mut self, path: Rc<str>, image: Option<NodeImage>) -> Slot {
+        let hash = self.hasher.hash_one(&*path);
+        let entry = Entry { path, image, outstanding: None, queued: false, used: Cell::new(false) };
+        let slot = Slot::try_from(self.entries.insert(entry)).expect("admission bounds what is outstanding");
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        self.by_path.insert_unique(hash, slot, |other| hasher.hash_one(&*entries[*other as usize].path));
+        slot
+    }
+
     /// The record at `path` after the last proposal, if it is known: `Some(None)` when it does not exist.
     pub fn get(&self, path: &str) -> Option<Option<&NodeImage>> {
-        let entry = self.entries.get(path)?;
+        let entry = &self.entries[self.find(path)? as usize];
         if entry.outstanding.is_none() {
             coverage::mark("record-remembered");
         }
@@ -74,22 +99,20 @@ impl KnownRecords {
 
     /// True when the owner of the record at `path` need not be asked now. It may be forgotten later, if it is not outstanding.
     pub fn contains(&self, path: &str) -> bool {
-        self.entries.contains_key(path)
+        self.find(path).is_some()
     }
 
     /// Proposal `zxid` left the record at `path` so.
     pub fn put(&mut self, zxid: Zxid, path: Rc<str>, image: Option<NodeImage>) {
         let owner = owner_of(image.as_ref());
-        self.order.push_back((zxid, path.clone()));
-        let entry = Entry { image, outstanding: Some(zxid), queued: false, used: Cell::new(false) };
-        let before = match self.entries.get_mut(&path) {
-            Some(known) => {
-                Some(std::mem::replace(known, Entry { queued: known.queued, used: known.used.clone(), ..entry }))
-            }
-            None => self.entries.insert(path.clone(), entry),
+        let (slot, before) = match self.find(&path) {
+            Some(slot) => (slot, std::mem::replace(&mut self.entries[slot as usize].image, image)),
+            None => (self.insert(path.clone(), image), None),
         };
-        self.outstanding += usize::from(before.as_ref().is_none_or(|entry| entry.outstanding.is_none()));
-        self.forget_ephemeral(&path, before.map_or(SessionId::NONE, |entry| owner_of(entry.image.as_ref())));
+        self.order.push_back((zxid, slot));
+        let was_outstanding = self.entries[slot as usize].outstanding.replace(zxid).is_some();
+        self.outstanding += usize::from(!was_outstanding);
+        self.forget_ephemeral(&path, owner_of(before.as_ref()));
         if owner != SessionId::NONE {
             self.created_ephemerals.entry(owner).or_default().insert(path);
         }
@@ -97,14 +120,17 @@ impl KnownRecords {
 
     /// The owner of the record at `path` was asked, and this is what it is after the last proposal, unless it is known already.
     pub fn learn(&mut self, path: &str, image: Option<&NodeImage>) {
-        let known = self.entries.contains_key(path) && !planted::is("b1-answer-over-change");
-        if known || self.remembered_bytes_max == 0 {
+        if self.remembered_bytes_max == 0 {
             return;
         }
-        let path = Rc::from(path);
-        let entry = Entry { image: image.cloned(), outstanding: None, queued: false, used: Cell::new(false) };
-        self.entries.insert(Rc::clone(&path), entry);
-        self.remember(path);
+        match self.find(path) {
+            None => {
+                let slot = self.insert(path.into(), image.cloned());
+                self.remember(slot);
+            }
+            Some(slot) if planted::is("b1-answer-over-change") => self.entries[slot as usize].image = image.cloned(),
+            Some(_) => {}
+        }
     }
 
     fn forget_ephemeral(&mut self, path: &str, owner: SessionId) {
@@ -127,42 +153,50 @@ impl KnownRecords {
     /// What proposals up to `zxid` changed and later ones did not is no longer outstanding. The caller vouches that every lookup
     /// that a request still to be validated relies on was sent after the batch with `zxid` had been handed to the owner.
     pub fn settle_up_to(&mut self, zxid: Zxid) {
-        while let Some((changed, path)) = self.order.pop_front_if(|(changed, _)| *changed <= zxid) {
-            let Some(entry) = self.entries.get_mut(&path).filter(|entry| entry.outstanding == Some(changed)) else {
+        while let Some((changed, slot)) = self.order.pop_front_if(|(changed, _)| *changed <= zxid) {
+            let entry = &mut self.entries[slot as usize];
+            if entry.outstanding != Some(changed) {
                 continue;
-            };
+            }
             entry.outstanding = None;
             self.outstanding -= 1;
             let owner = owner_of(entry.image.as_ref());
-            self.forget_ephemeral(&path, owner);
-            self.remember(path);
+            if owner != SessionId::NONE {
+                let path = entry.path.clone();
+                self.forget_ephemeral(&path, owner);
+            }
+            self.remember(slot);
         }
     }
 
-    /// The entry at `path` may be forgotten from now on, when others need its room.
-    fn remember(&mut self, path: Rc<str>) {
-        let Some(entry) = self.entries.get_mut(&path) else { return };
+    /// An entry may be forgotten from now on, when others need its room.
+    fn remember(&mut self, slot: Slot) {
+        let entry = &mut self.entries[slot as usize];
         if !std::mem::replace(&mut entry.queued, true) {
-            self.remembered_bytes += cost_bytes(&path);
-            self.remembered.push_back(path);
+            self.remembered_bytes += cost_bytes(&entry.path);
+            self.remembered.push_back(slot);
         }
         while self.remembered_bytes > self.remembered_bytes_max {
-            let Some(path) = self.remembered.pop_front() else { return };
-            self.remembered_bytes -= cost_bytes(&path);
-            self.spare_or_forget(path);
+            let Some(oldest) = self.remembered.pop_front() else { return };
+            self.spare_or_forget(oldest);
         }
     }
 
     /// The oldest candidate: forgotten, unless it was asked for since it was last spared, or has become outstanding again.
-    fn spare_or_forget(&mut self, path: Rc<str>) {
-        let Some(entry) = self.entries.get_mut(&path) else { return };
-        if entry.outstanding.is_some() {
-            entry.queued = false;
-        } else if entry.used.take() && self.remembered_bytes_max > 0 {
-            self.remembered_bytes += cost_bytes(&path);
-            self.remembered.push_back(path);
-        } else {
-            self.entries.remove(&path);
+    fn spare_or_forget(&mut self, slot: Slot) {
+        let entry = &mut self.entries[slot as usize];
+        if entry.outstanding.is_none() && entry.used.take() && self.remembered_bytes_max > 0 {
+            self.remembered.push_back(slot);
+            return;
+        }
+        self.remembered_bytes -= cost_bytes(&entry.path);
+        entry.queued = false;
+        if entry.outstanding.is_none() {
+            let entry = self.entries.remove(slot as usize);
+            let hash = self.hasher.hash_one(&*entry.path);
+            if let Ok(place) = self.by_path.find_entry(hash, |other| *other == slot) {
+                place.remove();
+            }
         }
     }
 
@@ -214,7 +248,7 @@ mod tests {
             known.put(Zxid(number), "/outstanding".into(), None);
             known.settle_up_to(Zxid(number - 1));
             assert_eq!(known.outstanding_len(), 2);
-            assert!(known.len() <= 103, "{} at {number}", known.len());
+            assert!(known.len() <= 106, "{} at {number}", known.len());
             assert_eq!(known.get("/outstanding").map(|found| found.is_none()), Some(true));
         }
         assert!(known.contains("/9999") && !known.contains("/2"));
