@@ -335,38 +335,38 @@ fn check_version(current: i32, expected: i32) -> Result<i32, Stop> {
     Ok(current.wrapping_add(1))
 }
 
-/// The records that validating `request` will surely need: what to look up before its turn comes.
-pub fn first_keys(request: &Request<'_>) -> Vec<LookupKey> {
-    let mut paths = Vec::new();
-    let create = |paths: &mut Vec<Box<str>>, create: &Create<'_>| {
-        paths.extend(path::parent(create.path).map(Box::from));
-        if !matches!(create.flags, CreateFlags::PERSISTENT_SEQUENTIAL | CreateFlags::EPHEMERAL_SEQUENTIAL) {
-            paths.push(path::canonical(create.path).into());
-        }
-    };
-    let with_parent = |paths: &mut Vec<Box<str>>, node_path: &str| {
-        paths.extend(path::parent(node_path).map(Box::from));
-        paths.push(path::canonical(node_path).into());
-    };
+/// The records that validating `request` will surely need and that are `wanted`: what to look up before its turn comes.
+pub fn first_keys(request: &Request<'_>, wanted: impl Fn(&str) -> bool) -> Vec<LookupKey> {
+    let mut paths = BTreeSet::new();
     match request {
-        Request::Create(op) => create(&mut paths, op),
-        Request::Delete { path, .. } => with_parent(&mut paths, path),
-        Request::SetData { path, .. } | Request::SetAcl { path, .. } => paths.push(path::canonical(path).into()),
+        Request::Create(op) => paths.extend(paths_of_create(op)),
+        Request::Delete { path, .. } => paths.extend([path::parent(path), Some(path)].into_iter().flatten()),
+        Request::SetData { path, .. } | Request::SetAcl { path, .. } => {
+            return key_of(path, wanted).into_iter().collect();
+        }
         Request::Multi(ops) => {
             for op in ops {
                 match op {
-                    MultiOp::Create(op) => create(&mut paths, op),
-                    MultiOp::Delete { path, .. } => with_parent(&mut paths, path),
-                    MultiOp::SetData { path, .. } | MultiOp::Check { path, .. } => {
-                        paths.push(path::canonical(path).into());
+                    MultiOp::Create(op) => paths.extend(paths_of_create(op)),
+                    MultiOp::Delete { path, .. } => {
+                        paths.extend([path::parent(path), Some(path)].into_iter().flatten())
                     }
+                    MultiOp::SetData { path, .. } | MultiOp::Check { path, .. } => paths.extend([*path]),
                     MultiOp::GetData { .. } | MultiOp::GetChildren { .. } => {}
                 }
             }
         }
         _ => {}
     }
-    paths.sort();
-    paths.dedup();
-    paths.into_iter().map(LookupKey::Node).collect()
+    paths.into_iter().filter_map(|path| key_of(path, &wanted)).collect()
+}
+
+fn paths_of_create<'a>(create: &Create<'a>) -> impl Iterator<Item = &'a str> + use<'a> {
+    let sequential = matches!(create.flags, CreateFlags::PERSISTENT_SEQUENTIAL | CreateFlags::EPHEMERAL_SEQUENTIAL);
+    [path::parent(create.path), (!sequential).then_some(create.path)].into_iter().flatten()
+}
+
+fn key_of(node_path: &str, wanted: impl Fn(&str) -> bool) -> Option<LookupKey> {
+    let node_path = path::canonical(node_path);
+    wanted(node_path).then(|| LookupKey::Node(node_path.into()))
 }

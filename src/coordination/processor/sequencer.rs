@@ -278,7 +278,7 @@ impl Sequencer {
             Asked::Client(request) => match &request.body {
                 WriteBody::CloseSession => vec![LookupKey::Ephemerals(request.session)],
                 WriteBody::Operation { op, record } => match Request::decode(*op, record) {
-                    Ok(request) => first_keys(&request),
+                    Ok(request) => first_keys(&request, |path| self.must_be_asked(path)),
                     Err(_) => Vec::new(),
                 },
                 _ => Vec::new(),
@@ -286,17 +286,20 @@ impl Sequencer {
         }
     }
 
+    /// True when the record at `path` must come from another shard.
+    fn must_be_asked(&self, path: &str) -> bool {
+        self.config.map.owner(path) != self.config.local && !self.known.contains(path)
+    }
+
     /// Sends lookups for what the request at `place` in the queue needs from other shards.
     fn ask(&mut self, place: usize, keys: Vec<LookupKey>, out: &mut SequencerOutputs) {
+        if keys.is_empty() {
+            return;
+        }
         let mut by_shard: BTreeMap<ShardId, Vec<LookupKey>> = BTreeMap::new();
         for key in keys {
             match &key {
-                LookupKey::Node(path) => {
-                    let owner = self.config.map.owner(path);
-                    if owner != self.config.local && !self.known.contains(path) {
-                        by_shard.entry(owner).or_default().push(key);
-                    }
-                }
+                LookupKey::Node(path) => by_shard.entry(self.config.map.owner(path)).or_default().push(key),
                 LookupKey::Ephemerals(_) => {
                     for shard in self.config.map.all().filter(|shard| *shard != self.config.local) {
                         by_shard.entry(shard).or_default().push(key.clone());

@@ -174,7 +174,8 @@ impl DataTree {
     pub fn apply_create(&mut self, zxid: Zxid, node_path: &str, data: Option<&[u8]>, acl: AclRef, stat: &NodeStat) {
         let before = self.insert(Node::new(node_path, data, acl, stat));
         if self.history.wants(zxid) {
-            self.history.push(zxid, node_path, before.map_or(Before::Absent, Before::Node));
+            let absent = || Before::Absent { path: node_path.into() };
+            self.history.push(zxid, before.map_or_else(absent, Before::Node));
         }
     }
 
@@ -183,7 +184,7 @@ impl DataTree {
         let Some(node) = self.nodes.remove(node_path) else { return false };
         self.forget(&node, SessionId::NONE);
         if self.history.wants(zxid) {
-            self.history.push(zxid, node_path, Before::Node(node));
+            self.history.push(zxid, Before::Node(node));
         }
         true
     }
@@ -196,7 +197,7 @@ impl DataTree {
         if self.history.wants(zxid) {
             let before_stat = node.stat();
             let body = std::mem::replace(&mut node.body, Body::new(node_path, data));
-            self.history.push(zxid, node_path, Before::Data { body, stat: before_stat });
+            self.history.push(zxid, Before::Data { body, stat: before_stat });
         } else {
             node.body.set_data(data);
         }
@@ -207,11 +208,12 @@ impl DataTree {
     /// The node's access list was set.
     pub fn apply_set_acl(&mut self, zxid: Zxid, node_path: &str, acl: AclRef, aversion: i32) -> bool {
         let Some(node) = self.nodes.get_mut(node_path) else { return false };
-        let before = Before::Acl { acl: node.acl, aversion: node.stat().aversion };
+        let (acl_before, aversion_before) = (node.acl, node.stat().aversion);
         node.acl = acl;
         node.extra_mut().aversion = aversion;
         if self.history.wants(zxid) {
-            self.history.push(zxid, node_path, before);
+            let before = Before::Acl { path: node_path.into(), acl: acl_before, aversion: aversion_before };
+            self.history.push(zxid, before);
         }
         true
     }
@@ -220,12 +222,13 @@ impl DataTree {
     pub fn apply_child(&mut self, zxid: Zxid, parent: &str, name: &str, added: bool, cversion: i32) -> bool {
         let Some(node) = self.nodes.get_mut(parent) else { return false };
         let extra = node.extra_mut();
-        let before = Before::Child { name: name.into(), added, cversion: extra.cversion, pzxid: extra.pzxid };
-        extra.cversion = cversion;
-        extra.pzxid = zxid;
+        let cversion_before = std::mem::replace(&mut extra.cversion, cversion);
+        let pzxid_before = std::mem::replace(&mut extra.pzxid, zxid);
         let changed = if added { extra.children.insert(name) } else { extra.children.remove(name) };
         if self.history.wants(zxid) {
-            self.history.push(zxid, parent, before);
+            let (path, name) = (parent.into(), name.into());
+            let before = Before::Child { path, name, added, cversion: cversion_before, pzxid: pzxid_before };
+            self.history.push(zxid, before);
         }
         // A name that was there already is as it should be after replay.
         changed || added

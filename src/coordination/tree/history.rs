@@ -9,39 +9,57 @@ use super::acl_list::AclRef;
 use super::child_set::ChildSet;
 use super::node::{Body, Node, NodeStat};
 use crate::base::Zxid;
-use ahash::AHashMap;
+use ahash::RandomState;
+use hashbrown::HashTable;
 use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
 
 /// How to undo one change of one record.
 #[derive(Debug)]
 pub(super) enum Before {
     /// It was created where nothing was.
-    Absent,
+    Absent { path: Box<str> },
     /// It was deleted, or replaced by a create.
     Node(Node),
     /// Its data was set.
     Data { body: Body, stat: NodeStat },
     /// Its access list was set.
-    Acl { acl: AclRef, aversion: i32 },
+    Acl { path: Box<str>, acl: AclRef, aversion: i32 },
     /// A name was added to its children, or removed.
-    Child { name: Box<str>, added: bool, cversion: i32, pzxid: Zxid },
+    Child { path: Box<str>, name: Box<str>, added: bool, cversion: i32, pzxid: Zxid },
+}
+
+impl Before {
+    /// Of which record.
+    fn path_bytes(&self) -> &[u8] {
+        match self {
+            Before::Absent { path } | Before::Acl { path, .. } | Before::Child { path, .. } => path.as_bytes(),
+            Before::Node(node) => node.body.path_bytes(),
+            Before::Data { body, .. } => body.path_bytes(),
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Change {
     zxid: Zxid,
+    path_hash: u64,
+    /// Number of the change of the same record before it, which may be forgotten already.
+    older: Option<u64>,
     before: Before,
 }
 
-/// The changes above `floor`, per path and in order.
+/// The changes above `floor` in order, each with the way to the one before it of the same record.
 #[derive(Debug, Default)]
 pub(super) struct History {
     /// False when no read ever asks for the past: one shard, or replay.
     keeping: bool,
     floor: Zxid,
-    by_path: AHashMap<Rc<str>, VecDeque<Change>>,
-    order: VecDeque<(Zxid, Rc<str>)>,
+    changes: VecDeque<Change>,
+    /// Number of the first of `changes`; they are counted from the start.
+    first: u64,
+    /// Number of the newest change of each record.
+    newest: HashTable<u64>,
+    hasher: RandomState,
 }
 
 impl History {
@@ -53,48 +71,65 @@ impl History {
     /// Keeps changes from now on, or forgets them all.
     pub(super) fn set_keeping(&mut self, keeping: bool) {
         self.keeping = keeping;
-        self.by_path.clear();
-        self.order.clear();
+        self.first += self.changes.len() as u64;
+        self.changes.clear();
+        self.newest.clear();
     }
 
-    /// Keeps how to undo the change that `zxid` made to `path`.
-    pub(super) fn push(&mut self, zxid: Zxid, path: &str, before: Before) {
-        let key = match self.by_path.get_key_value(path) {
-            Some((key, _)) => key.clone(),
-            None => Rc::from(path),
-        };
-        self.by_path.entry(key.clone()).or_default().push_back(Change { zxid, before });
-        self.order.push_back((zxid, key));
+    fn newest_of(&self, path_hash: u64, path: &[u8]) -> Option<u64> {
+        let is_it = |number: &u64| self.changes[(number - self.first) as usize].before.path_bytes() == path;
+        self.newest.find(path_hash, is_it).copied()
+    }
+
+    /// Keeps how to undo the change that `zxid` made.
+    pub(super) fn push(&mut self, zxid: Zxid, before: Before) {
+        let path_hash = self.hasher.hash_one(before.path_bytes());
+        let number = self.first + self.changes.len() as u64;
+        let older = self.newest_of(path_hash, before.path_bytes());
+        self.changes.push_back(Change { zxid, path_hash, older, before });
+        let known = older.and_then(|older| self.newest.find_mut(path_hash, |other| *other == older));
+        match known {
+            Some(place) => *place = number,
+            None => {
+                let (changes, first) = (&self.changes, self.first);
+                self.newest.insert_unique(path_hash, number, |other| changes[(other - first) as usize].path_hash);
+            }
+        }
     }
 
     /// No read will ask for a position below `floor` again.
     pub(super) fn set_floor(&mut self, floor: Zxid) {
         self.floor = self.floor.max(floor);
-        while let Some((_, path)) = self.order.pop_front_if(|(zxid, _)| *zxid <= self.floor) {
-            if let Some(changes) = self.by_path.get_mut(&*path) {
-                changes.pop_front();
-                if changes.is_empty() {
-                    self.by_path.remove(&*path);
-                }
+        while let Some(change) = self.changes.pop_front_if(|change| change.zxid <= self.floor) {
+            let number = self.first;
+            self.first += 1;
+            if let Ok(place) = self.newest.find_entry(change.path_hash, |other| *other == number) {
+                place.remove();
             }
         }
     }
 
     /// Number of changes kept.
     pub(super) fn len(&self) -> usize {
-        self.order.len()
+        self.changes.len()
     }
 
     /// `current`, the record of `path` now, as it was at `position`.
     pub(super) fn view<'a>(&'a self, path: &str, current: Option<&'a Node>, position: Zxid) -> Option<NodeView<'a>> {
         debug_assert!(!self.keeping || position >= self.floor, "a read at {position} below the floor {}", self.floor);
         let mut view = current.map(NodeView::of);
-        if self.order.back().is_none_or(|(newest, _)| *newest <= position) {
+        if self.changes.back().is_none_or(|newest| newest.zxid <= position) {
             return view;
         }
-        for change in self.by_path.get(path).into_iter().flatten().rev().take_while(|change| change.zxid > position) {
+        let mut next = self.newest_of(self.hasher.hash_one(path.as_bytes()), path.as_bytes());
+        while let Some(number) = next.filter(|number| *number >= self.first) {
+            let change = &self.changes[(number - self.first) as usize];
+            if change.zxid <= position {
+                break;
+            }
             crate::base::coverage::mark("before-image-read");
             view = NodeView::undo(view, &change.before);
+            next = change.older;
         }
         view
     }
@@ -124,13 +159,13 @@ impl<'a> NodeView<'a> {
 
     fn undo(view: Option<Self>, before: &'a Before) -> Option<Self> {
         match before {
-            Before::Absent => None,
+            Before::Absent { .. } => None,
             Before::Node(node) => Some(NodeView::of(node)),
             Before::Data { body, stat } => view.map(|view| NodeView { body, stat: *stat, ..view }),
-            Before::Acl { acl, aversion } => {
+            Before::Acl { acl, aversion, .. } => {
                 view.map(|view| NodeView { acl: *acl, stat: NodeStat { aversion: *aversion, ..view.stat }, ..view })
             }
-            Before::Child { name, added, cversion, pzxid } => view.map(|mut view| {
+            Before::Child { name, added, cversion, pzxid, .. } => view.map(|mut view| {
                 // Newest first: the oldest change above the position has the last word.
                 view.undone.insert(name, !added);
                 NodeView { stat: NodeStat { cversion: *cversion, pzxid: *pzxid, ..view.stat }, ..view }
