@@ -14,26 +14,24 @@ import contextlib
 import json
 import os
 import pathlib
-import platform
 import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+import subjects
+
+ROOT = subjects.ROOT
 SERVER_CPU, GENERATOR_CPU = 0, 1
 SHARES = [100, 90, 50, 0]
 OUTSTANDING = [1, 16, 100]
 # The two-shard server shares its second CPU with the generator: only its CPU time means something.
 SUBJECTS = ["apache", "ringkeeper", "bare", "ringkeeper2"]
-NO_DISK = ("tmpfs", "ramfs", "devtmpfs")
 
 
 def main():
     args = arguments()
-    refuse_memory_file_system(args.work)
+    subjects.refuse_memory_file_system(args.work)
     work = args.work / f"cpu_per_request.{os.getpid()}"
     work.mkdir(parents=True)
     try:
@@ -85,113 +83,32 @@ def numbers(text):
     return [int(number) for number in text.split(",")]
 
 
-def refuse_memory_file_system(directory):
-    """A log on a memory file system costs nothing to flush: the figures would flatter everybody, and not equally."""
-    path, best = str(directory.resolve()), ("", "")
-    for line in open("/proc/self/mounts"):
-        mount, kind = line.split()[1:3]
-        if path == mount or path.startswith(mount.rstrip("/") + "/"):
-            best = max(best, (mount, kind), key=lambda entry: len(entry[0]))
-    if best[1] in NO_DISK:
-        sys.exit(f"{directory} is on {best[1]}: give a directory on a disk with --work")
-
-
-# Servers: each function starts one, has it stopped when `running` ends, and returns its port and pid.
-
-
-def start_bare(args, directory, running):
-    command = [args.binary, "bench", "bare-responder", "--cpus", SERVER_CPU]
-    process = start(command, [SERVER_CPU], directory, running, stderr=subprocess.PIPE)
-    line = process.stderr.readline().decode()
-    if not line.startswith("listening on "):
-        sys.exit(f"the bare responder did not start: {line}")
-    return {"port": int(line.rsplit(":", 1)[1]), "pid": process.pid}
-
-
-def start_ringkeeper(cpus):
-    def with_cpus(args, directory, running):
-        directory.mkdir()
-        port = free_port()
-        (directory / "zoo.cfg").write_text(
-            f"dataDir={directory}/data\nclientPort={port}\nclientPortAddress=127.0.0.1\ntickTime=2000\n"
-            f"maxClientCnxns=0\nringkeeper.shards={len(cpus)}\nringkeeper.cpus={','.join(map(str, cpus))}\n"
-        )
-        log = open(directory / "server.log", "wb")
-        running.callback(log.close)
-        command = [args.binary, "server", directory / "zoo.cfg"]
-        process = start(command, cpus, directory, running, stdout=log, stderr=log)
-        wait_for_port(process, port, directory / "server.log")
-        return {"port": port, "pid": process.pid}
-
-    return with_cpus
-
-
 def start_apache(args, directory, running):
-    port = free_port()
-    variables = dict(os.environ, APACHE_CPUS=str(SERVER_CPU), JVMFLAGS="-Xms1g -Xmx1g -XX:+AlwaysPreTouch")
-    command = [args.apache_sh, "start", directory, str(port)]
-    started = subprocess.run(command, env=variables, stdout=subprocess.PIPE, check=True)
-    running.callback(subprocess.run, [args.apache_sh, "stop", directory], check=False)
-    return {"port": port, "pid": int(started.stdout)}
+    flags = "-Xms1g -Xmx1g -XX:+AlwaysPreTouch"
+    return subjects.start_apache(args.apache_sh, directory, running, [SERVER_CPU], flags)
+
+
+def start_ringkeeper(*cpus):
+    return lambda args, directory, running: subjects.start_ringkeeper(args.binary, directory, running, cpus)
 
 
 START = {
     "apache": start_apache,
-    "ringkeeper": start_ringkeeper([SERVER_CPU]),
-    "bare": start_bare,
-    "ringkeeper2": start_ringkeeper([SERVER_CPU, GENERATOR_CPU]),
+    "ringkeeper": start_ringkeeper(SERVER_CPU),
+    "bare": lambda args, directory, running: subjects.start_bare(args.binary, directory, running, SERVER_CPU),
+    "ringkeeper2": start_ringkeeper(SERVER_CPU, GENERATOR_CPU),
 }
-
-
-def start(command, cpus, directory, running, **streams):
-    pinned = ["taskset", "-c", ",".join(map(str, cpus)), *map(str, command)]
-    directory.mkdir(exist_ok=True)
-    process = subprocess.Popen(pinned, stdin=subprocess.DEVNULL, **streams)
-    running.callback(stop, process)
-    return process
-
-
-def stop(process):
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for_port(process, port, log):
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.05)
-    sys.exit(f"the server did not start:\n{log.read_text()[-2000:]}")
 
 
 # Runs.
 
 
 def bench(args, server, outstanding, seconds, warmup, seed):
-    command = [args.binary, "bench", "ratio", "--json", "-s", f"127.0.0.1:{server['port']}"]
-    command += ["--server-pid", server["pid"], "--cpus", GENERATOR_CPU, "--connections", args.connections]
-    command += ["--outstanding", outstanding, "--keys", args.keys, "--value-bytes", args.value_bytes]
-    command += ["--read-share", ",".join(map(str, args.shares)), "--duration", f"{seconds}s", "--warmup", f"{warmup}s"]
-    command += ["--seed", seed]
-    done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(map(str, command))}:\n{done.stderr.decode()}")
-    ratios = json.loads(done.stdout)["ratios"]
-    for ratio in ratios:
-        if ratio["errors"]:
-            sys.exit(f"{ratio['errors']} errors at {ratio['read_share_percent']}% reads: {ratio['first_error']}")
-    return ratios
+    shares = ",".join(map(str, args.shares))
+    return subjects.bench(
+        args.binary, server, GENERATOR_CPU, connections=args.connections, outstanding=outstanding, keys=args.keys,
+        value_bytes=args.value_bytes, read_share=shares, duration=f"{seconds}s", warmup=f"{warmup}s", seed=seed,
+    )
 
 
 def warm(args, server):
@@ -217,28 +134,8 @@ def progress(text):
 
 
 def environment(args):
-    def output(*command):
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT)
-        return done.stdout.decode().strip()
-
-    cpu = [line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
-    return {
-        "commit": output("git", "rev-parse", "--short=12", "HEAD"),
-        "dirty": bool(output("git", "status", "--porcelain", "--", "src", "Cargo.toml", "Cargo.lock")),
-        "kernel": platform.release(),
-        "cpu": cpu[0] if cpu else platform.machine(),
-        "cpus": os.cpu_count(),
-        "load_before": os.getloadavg()[0],
-        "java": output("java", "-version").splitlines()[0] if "apache" in args.only else None,
-        "file_system": output("stat", "-f", "-c", "%T", str(args.work)),
-        "connections": args.connections,
-        "value_bytes": args.value_bytes,
-        "keys": args.keys,
-        "rounds": args.rounds,
-        "seconds": args.seconds,
-        "warmup": args.warmup,
-        "warm_jvm": args.warm_jvm,
-    }
+    names = ("connections", "value_bytes", "keys", "rounds", "seconds", "warmup", "warm_jvm")
+    return subjects.machine(args.work) | {name: getattr(args, name) for name in names}
 
 
 # Results.
@@ -274,7 +171,7 @@ def markdown(results, subjects):
         "# CPU per request",
         "",
         f"Commit {facts['commit']}{' with local changes' if facts['dirty'] else ''}; {facts['cpu']}, Linux {facts['kernel']}, "
-        f"data on {facts['file_system']}{', ' + facts['java'] if facts['java'] else ''}. {facts['connections']} connections, "
+        f"data on {facts['file_system']}, {facts['java']}. {facts['connections']} connections, "
         f"{facts['value_bytes']}-byte values, {facts['keys']} keys; medians of {facts['rounds']} alternating rounds of "
         f"{facts['seconds']} s; load average before: {facts['load_before']:.2f}. Server on CPU {SERVER_CPU}, generator on CPU "
         f"{GENERATOR_CPU}, loopback. Ratios: median (least to greatest) of the rounds. A star: the generator used more than "
