@@ -34,7 +34,6 @@ pub enum ApplyError {
 impl Shard {
     /// Applies a batch, transaction by transaction, then serves what has waited for it.
     pub fn apply(&mut self, batch: &Batch, out: &mut ShardOutputs) -> Result<(), ApplyError> {
-        self.warm(batch);
         let mut marks = batch.marks.iter().peekable();
         for txn in batch_txns(&batch.txns) {
             let txn = txn.map_err(|_| ApplyError::Malformed(self.applied))?;
@@ -48,18 +47,6 @@ impl Shard {
         }
         self.resume(out);
         Ok(())
-    }
-
-    /// Goes over the records that the batch will change, without a use for them: what is far from the processor is fetched for
-    /// many of them at once, while applying, where each step waits for the one before, would wait for each.
-    fn warm(&self, batch: &Batch) {
-        for txn in batch_txns(&batch.txns).flatten() {
-            if let Some(Ok(TxnRecord::SetData { path, .. })) = txn.records().next()
-                && self.owns(path)
-            {
-                std::hint::black_box(self.tree.get(path).is_some());
-            }
-        }
     }
 
     /// One transaction: records, events, reply, and only then the position.
