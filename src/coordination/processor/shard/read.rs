@@ -142,34 +142,13 @@ impl Shard {
         };
         let owner = self.config.map.owner(path::canonical(node_path));
         let position = self.applied;
-        let Some(connection) = self.connections.get_mut(&number) else { return };
-        let (tree, auth, identities) = (&self.tree, &self.config.auth, &connection.identities);
-        let here = if owner == self.config.id {
-            let view = tree.view(path::canonical(node_path), position);
-            Some(connection.output.append(position, |buffer| {
-                append_reply(xid, position, buffer, |buffer| {
-                    encode(tree, auth, kind, view, identities, buffer).map(drop)
-                })
-            }))
-        } else {
-            self.read_cache.get(kind, path::canonical(node_path)).map(|record| {
-                let acl = tree.acls().get(record.acl);
-                connection.output.append(position, |buffer| {
-                    append_reply(xid, position, buffer, |buffer| match auth.allows(acl, permission::READ, identities) {
-                        true => Ok(buffer.extend_from_slice(record.body)),
-                        false => Err(ErrorCode::NoAuth),
-                    })
-                })
-            })
-        };
-        if let Some(error) = here {
-            connection.packets_sent += 1;
-            Self::mark_dirty(connection, out);
+        if let Some(error) = self.read_here(number, xid, kind, path::canonical(node_path), owner, out) {
             if watch && watch_stays(kind, error) {
                 self.watches.arm(number, watch_kind, node_path, None);
             }
             return;
         }
+        let Some(connection) = self.connections.get_mut(&number) else { return };
         let place = connection.output.reserve();
         let watch = watch.then(|| {
             self.next_tag += 1;
@@ -184,6 +163,45 @@ impl Shard {
         let gather = Gather { connection: number, xid, position, place, missing: 1, asked };
         let id = self.gather(gather);
         self.ask_peer(owner, id, 0, kind, smallvec![path::canonical(node_path).into()], out);
+    }
+
+    /// Answers a read from the record here, or from a copy of another shard's, and tells the error that it answered with. `None`
+    /// when the owner must be asked.
+    fn read_here(
+        &mut self,
+        number: u64,
+        xid: i32,
+        kind: ReadKind,
+        node_path: &str,
+        owner: ShardId,
+        out: &mut ShardOutputs,
+    ) -> Option<Option<ErrorCode>> {
+        let position = self.applied;
+        let connection = self.connections.get_mut(&number)?;
+        let (tree, auth, identities) = (&self.tree, &self.config.auth, &connection.identities);
+        let error = if owner == self.config.id {
+            let view = tree.view(node_path, position);
+            connection.output.append(position, |buffer| {
+                append_reply(xid, position, buffer, |buffer| {
+                    encode(tree, auth, kind, view, identities, buffer).map(drop)
+                })
+            })
+        } else {
+            let record = self.read_cache.get(kind, node_path)?;
+            let allowed = auth.allows(tree.acls().get(record.acl), permission::READ, identities);
+            connection.output.append(position, |buffer| {
+                append_reply(xid, position, buffer, |buffer| {
+                    if !allowed {
+                        return Err(ErrorCode::NoAuth);
+                    }
+                    buffer.extend_from_slice(record.body);
+                    Ok(())
+                })
+            })
+        };
+        connection.packets_sent += 1;
+        Self::mark_dirty(connection, out);
+        Some(error)
     }
 
     /// multiRead: every part as of one position (rule A6).
