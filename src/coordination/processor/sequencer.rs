@@ -91,7 +91,8 @@ struct Waiting {
 /// What the other shards said to one request.
 #[derive(Debug, Default)]
 struct Answers {
-    nodes: AHashMap<Box<str>, Option<NodeImage>>,
+    /// In an order of their own: what is remembered of them must not depend on a table's seed.
+    nodes: BTreeMap<Box<str>, Option<NodeImage>>,
     ephemerals: BTreeMap<ShardId, Vec<Box<str>>>,
 }
 
