@@ -7,17 +7,18 @@
 //! 4. deliver [`SequencerOutputs`]: to each shard in the order given, to the local one at once, before `advance` is called
 //!    again: it reads the local shard's records directly.
 //!
+//! [`lookups`] asks the owners of records and gives prep what they said.
+//!
 //! Rules: B1 (lookups and batches in one FIFO; changes stay outstanding while a request may rely on older answers), B2 (nothing is
 //! validated before the epoch's opening record was handed over), B6 (sessions are looked at as the proposals leave them), B7
 //! (validation suspends and starts again), A11 (only the session's current connection may write).
 
+mod lookups;
+
 use super::known_records::KnownRecords;
-use super::message::{
-    Batch, Lookup, LookupAnswer, LookupKey, LookupValue, Mark, MarkAnswer, RequestId, ToSequencer, ToShard, WriteBody,
-    WriteRequest,
-};
+use super::message::{Batch, LookupKey, Mark, MarkAnswer, RequestId, ToSequencer, ToShard, WriteBody, WriteRequest};
 use super::own_changes::OwnChanges;
-use super::prep::{AclCache, Missing, Prep, RecordSource, Stop, first_keys};
+use super::prep::{AclCache, Prep, Stop};
 use super::proposals::Proposals;
 use super::txn::{TxnHeader, TxnWriter};
 use crate::base::{ConnectionId, SessionId, ShardId, Zxid, coverage, planted};
@@ -27,7 +28,8 @@ use crate::coordination::tree::{NodeImage, ShardMap};
 use crate::protocol::zookeeper::{ErrorCode, Request};
 use ahash::AHashMap;
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use lookups::{Answers, Source, Ticket};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// What a sequencer is started with.
@@ -86,23 +88,6 @@ struct Waiting {
     unanswered: usize,
     /// Made with the first answer: a server with one shard never needs them.
     answers: Option<Box<Answers>>,
-}
-
-/// What the other shards said to one request.
-#[derive(Debug, Default)]
-struct Answers {
-    /// In an order of their own: what is remembered of them must not depend on a table's seed.
-    nodes: BTreeMap<Box<str>, Option<NodeImage>>,
-    ephemerals: BTreeMap<ShardId, Vec<Box<str>>>,
-}
-
-/// A lookup under way.
-#[derive(Debug)]
-struct Ticket {
-    shard: ShardId,
-    keys: Vec<LookupKey>,
-    /// Number of the waiting request, counted since the start.
-    waiting: u64,
 }
 
 /// Gives the order.
@@ -270,74 +255,6 @@ impl Sequencer {
         self.ask(self.queue.len() - 1, keys, out);
     }
 
-    fn first_remote_keys(&self, asked: &Asked) -> Vec<LookupKey> {
-        if self.config.map.shards() == 1 {
-            return Vec::new();
-        }
-        match asked {
-            Asked::Expire(session) => vec![LookupKey::Ephemerals(*session)],
-            Asked::Client(request) => match &request.body {
-                WriteBody::CloseSession => vec![LookupKey::Ephemerals(request.session)],
-                WriteBody::Operation { op, record } => match Request::decode(*op, record) {
-                    Ok(request) => first_keys(&request, |path| self.must_be_asked(path)),
-                    Err(_) => Vec::new(),
-                },
-                _ => Vec::new(),
-            },
-        }
-    }
-
-    /// True when the record at `path` must come from another shard.
-    fn must_be_asked(&self, path: &str) -> bool {
-        self.config.map.owner(path) != self.config.local && !self.known.contains(path)
-    }
-
-    /// Sends lookups for what the request at `place` in the queue needs from other shards.
-    fn ask(&mut self, place: usize, keys: Vec<LookupKey>, out: &mut SequencerOutputs) {
-        if keys.is_empty() {
-            return;
-        }
-        let mut by_shard: BTreeMap<ShardId, Vec<LookupKey>> = BTreeMap::new();
-        for key in keys {
-            match &key {
-                LookupKey::Node(path) => by_shard.entry(self.config.map.owner(path)).or_default().push(key),
-                LookupKey::Ephemerals(_) => {
-                    for shard in self.config.map.all().filter(|shard| *shard != self.config.local) {
-                        by_shard.entry(shard).or_default().push(key.clone());
-                    }
-                }
-            }
-        }
-        for (shard, keys) in by_shard {
-            let ticket = self.next_ticket;
-            self.next_ticket += 1;
-            let lookup = Lookup { ticket, keys: keys.clone() };
-            out.messages.push((Target::One(shard), ToShard::Lookup(lookup)));
-            self.tickets.insert(ticket, Ticket { shard, keys, waiting: self.front + place as u64 });
-            self.queue[place].unanswered += 1;
-        }
-    }
-
-    fn answered(&mut self, from: ShardId, answer: LookupAnswer) {
-        let Some(ticket) = self.tickets.remove(&answer.ticket) else { return };
-        debug_assert_eq!(from, ticket.shard);
-        // A request leaves the queue only when its lookups are answered.
-        let waiting = &mut self.queue[(ticket.waiting - self.front) as usize];
-        waiting.unanswered -= 1;
-        let answers = waiting.answers.get_or_insert_default();
-        for (key, value) in ticket.keys.into_iter().zip(answer.values) {
-            match (key, value) {
-                (LookupKey::Node(path), LookupValue::Node(image)) => {
-                    answers.nodes.insert(path, image);
-                }
-                (LookupKey::Ephemerals(_), LookupValue::Ephemerals(paths)) => {
-                    answers.ephemerals.insert(from, paths);
-                }
-                _ => unreachable!("an answer has the kind of its key"),
-            }
-        }
-    }
-
     /// Validates requests from the front of the queue until one must wait for a record. `wall_ms` is the time of the
     /// transactions.
     pub fn advance(&mut self, local: &dyn LocalRecords, now_ms: i64, wall_ms: i64, out: &mut SequencerOutputs) {
@@ -363,13 +280,6 @@ impl Sequencer {
         }
         self.settle();
         self.hand_over_marks(out);
-    }
-
-    /// The answers that a request was validated with are as good for the next one.
-    fn learn(&mut self, answers: Option<Box<Answers>>) {
-        for (path, image) in answers.iter().flat_map(|answers| &answers.nodes) {
-            self.known.learn(path, image.as_ref());
-        }
     }
 
     /// Nothing that a queued request may rely on settles: its answers date from `issued_after` at the earliest.
@@ -529,16 +439,11 @@ impl Sequencer {
         waiting: &Waiting,
         local: &dyn LocalRecords,
         wall_ms: i64,
-        validate: impl FnOnce(&mut Prep<'_, '_, Source<'_, Local<'_>>>) -> Result<(), Stop>,
+        validate: impl FnOnce(&mut Prep<'_, '_, Source<'_>>) -> Result<(), Stop>,
     ) -> Result<(), Vec<LookupKey>> {
         let zxid = self.next_zxid(wall_ms);
-        let local: Local<'_> = local;
-        let source = Source {
-            map: &self.config.map,
-            local_shard: self.config.local,
-            local,
-            answers: waiting.answers.as_deref(),
-        };
+        let answers = waiting.answers.as_deref();
+        let source = Source { map: &self.config.map, local_shard: self.config.local, local, answers };
         let header = TxnHeader { zxid, time_ms: wall_ms, session, request: id, xid };
         self.own.clear();
         let mut writer = TxnWriter::begin(self.proposals.buffer(), &header);
@@ -646,37 +551,5 @@ impl Asked {
             Asked::Client(request) => request.bytes(),
             Asked::Expire(_) => size_of::<Asked>(),
         }
-    }
-}
-
-type Local<'a> = &'a dyn LocalRecords;
-
-/// The owners' records as one request may see them.
-pub struct Source<'a, L> {
-    map: &'a ShardMap,
-    local_shard: ShardId,
-    local: L,
-    answers: Option<&'a Answers>,
-}
-
-impl RecordSource for Source<'_, Local<'_>> {
-    fn node(&self, path: &str) -> Result<Option<NodeImage>, Missing> {
-        if self.map.owner(path) == self.local_shard {
-            return Ok(self.local.image(path));
-        }
-        match self.answers.and_then(|answers| answers.nodes.get(path)) {
-            Some(image) => Ok(image.clone()),
-            None => Err(Missing(vec![LookupKey::Node(path.into())])),
-        }
-    }
-
-    fn ephemerals(&self, session: SessionId) -> Result<Vec<Box<str>>, Missing> {
-        let answers = self.answers.map(|answers| &answers.ephemerals);
-        if answers.map_or(0, BTreeMap::len) + 1 < usize::from(self.map.shards()) {
-            return Err(Missing(vec![LookupKey::Ephemerals(session)]));
-        }
-        let mut paths = self.local.ephemerals(session);
-        paths.extend(answers.into_iter().flat_map(BTreeMap::values).flatten().cloned());
-        Ok(paths)
     }
 }

@@ -1,0 +1,136 @@
+//! Questions to the shards that own records: asked ahead of validation, and used by it.
+//!
+//! Invariant: a request's answers, overlaid with what the sequencer knows, are the records after the last proposal from the moment
+//! that it is at the front of the queue (rule B1).
+
+use super::{Asked, LocalRecords, Sequencer, SequencerOutputs, Target};
+use crate::base::{SessionId, ShardId};
+use crate::coordination::processor::message::{Lookup, LookupAnswer, LookupKey, LookupValue, ToShard, WriteBody};
+use crate::coordination::processor::prep::{Missing, RecordSource, first_keys};
+use crate::coordination::tree::{NodeImage, ShardMap};
+use crate::protocol::zookeeper::Request;
+use std::collections::BTreeMap;
+
+/// What the other shards said to one request.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    /// In an order of their own: what is remembered of them must not depend on a table's seed.
+    nodes: BTreeMap<Box<str>, Option<NodeImage>>,
+    ephemerals: BTreeMap<ShardId, Vec<Box<str>>>,
+}
+
+/// A lookup under way.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    shard: ShardId,
+    keys: Vec<LookupKey>,
+    /// Number of the waiting request, counted since the start.
+    waiting: u64,
+}
+
+impl Sequencer {
+    pub(super) fn first_remote_keys(&self, asked: &Asked) -> Vec<LookupKey> {
+        if self.config.map.shards() == 1 {
+            return Vec::new();
+        }
+        match asked {
+            Asked::Expire(session) => vec![LookupKey::Ephemerals(*session)],
+            Asked::Client(request) => match &request.body {
+                WriteBody::CloseSession => vec![LookupKey::Ephemerals(request.session)],
+                WriteBody::Operation { op, record } => match Request::decode(*op, record) {
+                    Ok(request) => first_keys(&request, |path| self.must_be_asked(path)),
+                    Err(_) => Vec::new(),
+                },
+                _ => Vec::new(),
+            },
+        }
+    }
+
+    /// True when the record at `path` must come from another shard.
+    fn must_be_asked(&self, path: &str) -> bool {
+        self.config.map.owner(path) != self.config.local && !self.known.contains(path)
+    }
+
+    /// Sends lookups for what the request at `place` in the queue needs from other shards.
+    pub(super) fn ask(&mut self, place: usize, keys: Vec<LookupKey>, out: &mut SequencerOutputs) {
+        if keys.is_empty() {
+            return;
+        }
+        let mut by_shard: BTreeMap<ShardId, Vec<LookupKey>> = BTreeMap::new();
+        for key in keys {
+            match &key {
+                LookupKey::Node(path) => by_shard.entry(self.config.map.owner(path)).or_default().push(key),
+                LookupKey::Ephemerals(_) => {
+                    for shard in self.config.map.all().filter(|shard| *shard != self.config.local) {
+                        by_shard.entry(shard).or_default().push(key.clone());
+                    }
+                }
+            }
+        }
+        for (shard, keys) in by_shard {
+            let ticket = self.next_ticket;
+            self.next_ticket += 1;
+            let lookup = Lookup { ticket, keys: keys.clone() };
+            out.messages.push((Target::One(shard), ToShard::Lookup(lookup)));
+            self.tickets.insert(ticket, Ticket { shard, keys, waiting: self.front + place as u64 });
+            self.queue[place].unanswered += 1;
+        }
+    }
+
+    pub(super) fn answered(&mut self, from: ShardId, answer: LookupAnswer) {
+        let Some(ticket) = self.tickets.remove(&answer.ticket) else { return };
+        debug_assert_eq!(from, ticket.shard);
+        // A request leaves the queue only when its lookups are answered.
+        let waiting = &mut self.queue[(ticket.waiting - self.front) as usize];
+        waiting.unanswered -= 1;
+        let answers = waiting.answers.get_or_insert_default();
+        for (key, value) in ticket.keys.into_iter().zip(answer.values) {
+            match (key, value) {
+                (LookupKey::Node(path), LookupValue::Node(image)) => {
+                    answers.nodes.insert(path, image);
+                }
+                (LookupKey::Ephemerals(_), LookupValue::Ephemerals(paths)) => {
+                    answers.ephemerals.insert(from, paths);
+                }
+                _ => unreachable!("an answer has the kind of its key"),
+            }
+        }
+    }
+
+    /// The answers that a request was validated with are as good for the next one.
+    pub(super) fn learn(&mut self, answers: Option<Box<Answers>>) {
+        for (path, image) in answers.iter().flat_map(|answers| &answers.nodes) {
+            self.known.learn(path, image.as_ref());
+        }
+    }
+}
+
+/// The owners' records as one request may see them.
+pub(super) struct Source<'a> {
+    pub map: &'a ShardMap,
+    pub local_shard: ShardId,
+    pub local: &'a dyn LocalRecords,
+    pub answers: Option<&'a Answers>,
+}
+
+impl RecordSource for Source<'_> {
+    fn node(&self, path: &str) -> Result<Option<NodeImage>, Missing> {
+        if self.map.owner(path) == self.local_shard {
+            return Ok(self.local.image(path));
+        }
+        match self.answers.and_then(|answers| answers.nodes.get(path)) {
+            Some(image) => Ok(image.clone()),
+            None => Err(Missing(vec![LookupKey::Node(path.into())])),
+        }
+    }
+
+    fn ephemerals(&self, session: SessionId) -> Result<Vec<Box<str>>, Missing> {
+        let answers = self.answers.map(|answers| &answers.ephemerals);
+        if answers.map_or(0, BTreeMap::len) + 1 < usize::from(self.map.shards()) {
+            return Err(Missing(vec![LookupKey::Ephemerals(session)]));
+        }
+        let mut paths = self.local.ephemerals(session);
+        paths.extend(answers.into_iter().flat_map(BTreeMap::values).flatten().cloned());
+        Ok(paths)
+    }
+}
