@@ -265,6 +265,30 @@ fn slow_reader_that_goes_away_leaves_nothing_behind() {
     }
 }
 
+/// A client that stays connected and reads nothing until its session has expired. The end of a connection waited for its output to
+/// be taken, so the socket, and what was held for it, stayed for as long as the client liked.
+#[test]
+fn slow_reader_whose_session_expires_leaves_nothing_behind() {
+    for shards in SHARD_COUNTS {
+        let (_directory, server) = start("expired", shards, |setup| {
+            setup.line("nio.sessionlessCnxnTimeout=500");
+        });
+        let mut other = Client::connect(server.address).expect("a connection");
+        assert_eq!(other.create("/large", &vec![1; 900 << 10], CreateFlags::PERSISTENT).expect("a reply").error, 0);
+        let files = server.open_files();
+        let mut slow = Client::attach(server.address, Session::new(200), 0).expect("a session");
+        for _ in 0..100 {
+            slow.queue(&Request::GetData { path: "/large", watch: false });
+        }
+        slow.flush().expect("sent");
+        wait_for("its connection", || (server.open_files() > files).then_some(()));
+        wait_for("the descriptor of the expired session", || (server.open_files() <= files).then_some(()));
+        server.wait_for_log("does not take its replies and events");
+        drop(slow);
+        server.stop();
+    }
+}
+
 /// A client that pipelines everything it has at once, reads and writes mixed, gets its answers in the order of its requests.
 #[test]
 fn burst_of_twenty_thousand_requests_is_answered_in_order() {

@@ -43,6 +43,7 @@ impl LoneServer {
             sessionless_timeout_ms: 10_000,
             requests_per_connection_max: 100,
             output_bytes_max: OUTPUT_BYTES_MAX,
+            output_bytes_limit: usize::MAX,
             read_cache_bytes_max: 0,
         };
         let tree = DataTree::new(ShardId(0), &map, 5);

@@ -5,8 +5,8 @@ use super::test_server::{Client, Received, TestServer};
 use crate::base::{SessionId, ShardId, Zxid};
 use crate::protocol::jute::Input;
 use crate::protocol::zookeeper::{
-    Acl, AclVector, Create, CreateFlags, ErrorCode, EventType, Id, MultiOp, OpCode, Reply, Request, WatcherEvent,
-    WatcherType, permission, xid,
+    Acl, AclVector, AddWatchMode, Create, CreateFlags, ErrorCode, EventType, Id, MultiOp, OpCode, Reply, Request,
+    WatcherEvent, WatcherType, permission, xid,
 };
 
 fn open_acl(scratch: &mut Vec<u8>) -> AclVector<'_> {
@@ -380,4 +380,41 @@ fn replies_that_nobody_takes_are_not_made() {
         }
     }
     assert!(largest <= (1 << 20) + 2 * REPLY_BYTES, "{largest} bytes were held at once");
+}
+
+/// A client asks for every event under a path and then reads nothing: what others write is no request of its own, so nothing that
+/// holds requests back bounds what it costs. It is cut off, and a client that reads is not.
+#[test]
+fn events_that_nobody_takes_cut_the_connection_off() {
+    for shards in [1, 3] {
+        let mut server = TestServer::new(shards);
+        let (silent, _) = server.client(0);
+        let (attentive, _) = server.client(0);
+        let (writer, _) = server.client(usize::from(shards) - 1);
+        let path = format!("/{}", "n".repeat(2000));
+        create(&mut server, writer, 1, &path, CreateFlags::PERSISTENT);
+        for client in [silent, attentive] {
+            let mode = AddWatchMode::PersistentRecursive;
+            server.request(client, 1, &Request::AddWatch { path: "/", mode });
+        }
+        server.settle();
+        server.slow = Some((silent.shard, silent.number));
+        let mut events = 0;
+        for number in 2..2000 {
+            server.request(writer, number, &Request::SetData { path: &path, data: None, version: -1 });
+            server.settle();
+            server.received(writer);
+            events += server.received(attentive).iter().filter(|frame| frame.header.xid == xid::NOTIFICATION).count();
+            if server.shards[0].is_cut_off(silent.number) {
+                break;
+            }
+        }
+        assert!(
+            server.shards[0].is_cut_off(silent.number) && server.shards[0].is_finished(silent.number),
+            "{shards} shards"
+        );
+        assert!((900..1500).contains(&events), "{events} events are about two megabytes, {shards} shards");
+        assert!(!server.shards[0].is_cut_off(attentive.number));
+        assert!(server.shards[0].watches().len() == 1);
+    }
 }

@@ -189,6 +189,9 @@ struct Shared {
 const REQUESTS_PER_CONNECTION_MAX: usize = 1000;
 /// Output of one connection held before its socket is left alone.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
+/// Output of one connection at which it is cut off. Beyond [`OUTPUT_BYTES_MAX`] there are only events, and the replies to what was
+/// read before.
+const OUTPUT_BYTES_LIMIT: usize = 64 << 20;
 /// What the sequencer remembers of records, so that it need not ask for them again: some 30,000 of them.
 const REMEMBERED_BYTES_MAX: usize = 8 << 20;
 /// Largest write of one log flush.
@@ -306,6 +309,7 @@ fn shard_config(shared: &Shared, id: ShardId) -> ShardConfig {
         sessionless_timeout_ms: shared.config.sessionless_cnxn_timeout_ms.into(),
         requests_per_connection_max: REQUESTS_PER_CONNECTION_MAX,
         output_bytes_max: OUTPUT_BYTES_MAX,
+        output_bytes_limit: OUTPUT_BYTES_LIMIT,
         read_cache_bytes_max: (shared.config.read_cache_mib as usize) << 20,
     }
 }

@@ -206,6 +206,7 @@ impl Shard {
         }
         let acl = self.tree.acls().find(acl).ok_or(ApplyError::UnknownAcl(zxid))?;
         let acl = self.tree.acls().get(acl);
+        let mut overfull = Vec::new();
         for fired in &self.fired {
             let Some(connection) = self.connections.get_mut(&fired.connection) else { continue };
             if !self.config.auth.allows(acl, permission::READ, &connection.identities) {
@@ -216,7 +217,13 @@ impl Shard {
             connection.output.append_event(zxid, fired, |buffer| {
                 WatcherEvent { kind, path: node_path }.encode_frame(Some(zxid), buffer);
             });
+            if connection.output.bytes() > self.config.output_bytes_limit {
+                overfull.push(fired.connection);
+            }
             Self::mark_dirty(connection, out);
+        }
+        for number in overfull {
+            self.cut_off(number, out);
         }
         Ok(())
     }

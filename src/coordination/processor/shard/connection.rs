@@ -79,6 +79,10 @@ pub(super) struct Connection {
     pub touched: bool,
     /// Listed in the outputs' dirty list already.
     pub dirty: bool,
+    /// The first tick that found it closing (monotonic).
+    pub closing_since_ms: Option<i64>,
+    /// Its socket is closed whether or not it has taken everything.
+    pub cut_off: bool,
     /// When it was accepted (monotonic).
     pub accepted_ms: i64,
     pub peer: IpAddr,
@@ -101,6 +105,8 @@ impl Connection {
             output: Output::default(),
             touched: false,
             dirty: false,
+            closing_since_ms: None,
+            cut_off: false,
             accepted_ms: now_ms,
             peer,
             packets_received: 0,
@@ -154,6 +160,13 @@ impl Connection {
         self.waiting.clear();
         self.barriers = 0;
         self.unanswered.clear();
+    }
+
+    /// Stops at once, and nothing more is sent: the client takes nothing.
+    pub(super) fn cut_off(&mut self) {
+        self.close_when_drained();
+        self.output = Output::default();
+        self.cut_off = true;
     }
 
     /// Stops at once: only what is ready is still sent.

@@ -68,6 +68,8 @@ pub struct ShardConfig {
     /// Output of one connection that may wait to be sent, or be on its way, before its socket is no longer read and requests
     /// that were read have to wait.
     pub output_bytes_max: usize,
+    /// Output of one connection above which it is cut off: events come whether or not its client reads.
+    pub output_bytes_limit: usize,
     /// What may be kept of other shards' records, so that reads need not ask for them.
     pub read_cache_bytes_max: usize,
 }
@@ -260,6 +262,11 @@ impl Shard {
             .is_none_or(|connection| connection.state == ConnectionState::Closing && connection.output.is_drained())
     }
 
+    /// True when the connection's socket must be closed at once: its client does not take what it is sent.
+    pub fn is_cut_off(&self, number: u64) -> bool {
+        self.connections.get(&number).is_some_and(|connection| connection.cut_off)
+    }
+
     /// What the connection is, for reports.
     pub fn connection_state(&self, number: u64) -> Option<(ConnectionState, SessionId)> {
         self.connections.get(&number).map(|connection| (connection.state, connection.session))
@@ -273,11 +280,12 @@ impl Shard {
         reports
     }
 
-    /// A turn of the clock: reports the sessions that were heard of, drops connections that never asked for one.
+    /// A turn of the clock: reports the sessions that were heard of, drops connections that never asked for one, and those that
+    /// are closing and do not take the rest of their output.
     pub fn tick(&mut self, now_ms: i64, out: &mut ShardOutputs) {
         let mut touched = std::mem::take(&mut self.heard);
         touched.retain(|session| *session != SessionId::NONE);
-        let mut late = Vec::new();
+        let (mut late, mut stuck) = (Vec::new(), Vec::new());
         for connection in self.connections.values_mut() {
             // What was heard while the session was being created counts for it.
             if connection.session != SessionId::NONE && std::mem::take(&mut connection.touched) {
@@ -286,6 +294,12 @@ impl Shard {
             let waited_ms = now_ms - connection.accepted_ms;
             if connection.state == ConnectionState::New && waited_ms >= self.config.sessionless_timeout_ms {
                 late.push(connection.number);
+            }
+            if connection.state == ConnectionState::Closing {
+                let since_ms = *connection.closing_since_ms.get_or_insert(now_ms);
+                if now_ms - since_ms >= self.config.sessionless_timeout_ms {
+                    stuck.push(connection.number);
+                }
             }
         }
         touched.sort();
@@ -296,6 +310,10 @@ impl Shard {
         late.sort();
         for number in late {
             self.close_now(number, out);
+        }
+        stuck.sort();
+        for number in stuck {
+            self.cut_off(number, out);
         }
     }
 
@@ -339,6 +357,17 @@ impl Shard {
         if let Some(connection) = self.connections.get_mut(&number) {
             connection.close_now();
             Self::mark_dirty(connection, out);
+        }
+    }
+
+    /// Closes a connection whose client takes nothing; its watches and its output go.
+    fn cut_off(&mut self, number: u64, out: &mut ShardOutputs) {
+        self.watches.remove_connection(number);
+        if let Some(connection) = self.connections.get_mut(&number) {
+            connection.cut_off();
+            // Also when it is dirty already: whoever has put it aside because its socket takes nothing must look again.
+            connection.dirty = true;
+            out.dirty.push(number);
         }
     }
 
