@@ -36,10 +36,12 @@ def main():
     work.mkdir(parents=True)
     try:
         with contextlib.ExitStack() as running:
-            servers = {name: START[name](args, work / name, running) for name in args.only}
+            # Those that must stay warm or keep nothing; the others begin each round with an empty disk, or it would fill.
+            lasting = [name for name in args.only if not name.startswith("ringkeeper")]
+            servers = {name: START[name](args, work / name, running) for name in lasting}
             if "apache" in servers:
                 warm(args, servers["apache"])
-            results = {"environment": environment(args), "runs": run_all(args, servers)}
+            results = {"environment": environment(args), "runs": run_all(args, work, servers)}
     finally:
         shutil.rmtree(work)
     results["medians"] = medians(results["runs"])
@@ -117,13 +119,17 @@ def warm(args, server):
         bench(args, server, outstanding, args.warm_jvm / len(args.outstanding), 0, 0)
 
 
-def run_all(args, servers):
+def run_all(args, work, servers):
     runs = []
     for outstanding in args.outstanding:
         for round_number in range(args.rounds):
-            for subject, server in servers.items():
+            for subject in args.only:
                 progress(f"{outstanding} outstanding, round {round_number + 1} of {args.rounds}: {subject}")
-                for ratio in bench(args, server, outstanding, args.seconds, args.warmup, round_number + 1):
+                with contextlib.ExitStack() as running:
+                    server = servers.get(subject) or START[subject](args, work / f"{subject}-fresh", running)
+                    ratios = bench(args, server, outstanding, args.seconds, args.warmup, round_number + 1)
+                shutil.rmtree(work / f"{subject}-fresh", ignore_errors=True)
+                for ratio in ratios:
                     run = {"subject": subject, "outstanding": outstanding, "round": round_number}
                     runs.append(run | {"read_share": ratio["read_share_percent"], "result": ratio})
     return runs
