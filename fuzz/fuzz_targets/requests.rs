@@ -86,8 +86,9 @@ fn has_one_spelling(op: i32, request: &Request<'_>, record: &[u8]) -> bool {
     }
 }
 
+// Declared before the request: values that are compared borrow for the same time.
+#[allow(clippy::needless_late_init)]
 fn check_request_bytes(op: i32, record: &[u8]) {
-    // Before the request: values that are compared borrow for the same time.
     let written;
     let Ok(request) = bounded(memory_bytes_max(record), || Request::decode(op, record)) else { return };
     written = encoded(&request);
