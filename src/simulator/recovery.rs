@@ -14,7 +14,7 @@ use crate::coordination::processor::message::{Batch, ToShard};
 use crate::coordination::processor::txn::{Txn, TxnRecord};
 use crate::coordination::processor::{Shard, ShardConfig, ShardOutputs};
 use crate::coordination::session::SessionTable;
-use crate::coordination::tree::{DataTree, ShardMap};
+use crate::coordination::tree::{ChildSet, DataTree, ShardMap};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -118,9 +118,7 @@ pub(super) fn dump(shards: &[Shard]) -> Dump {
                 ephemeral_owner: stat.ephemeral_owner,
             };
             dump.nodes.insert(node.path().to_owned(), model);
-            let mut children: Vec<String> =
-                node.children().into_iter().flat_map(|set| set.iter()).map(str::to_owned).collect();
-            children.sort_unstable();
+            let children = node.children().map(ChildSet::to_vec).unwrap_or_default();
             dump.children.insert(node.path().to_owned(), children);
         }
     }

@@ -12,7 +12,7 @@ use crate::coordination::processor::message::{Batch, RequestId};
 use crate::coordination::processor::txn::{TxnHeader, TxnWriter};
 use crate::coordination::processor::{Shard, ShardConfig, ShardOutputs};
 use crate::coordination::session::SessionTable;
-use crate::coordination::tree::{AclList, DataTree, NodeStat, ShardMap, path};
+use crate::coordination::tree::{AclList, ChildSet, DataTree, NodeStat, ShardMap, path};
 use crate::protocol::zookeeper::{Acl, Id};
 use bytes::Bytes;
 use rand::rngs::StdRng;
@@ -213,8 +213,7 @@ fn dump(shard: &Shard) -> Vec<String> {
     let mut lines: Vec<String> = (0..tree.scan_end())
         .filter_map(|slot| tree.scan_at(slot))
         .map(|node| {
-            let mut names: Vec<&str> = node.children().into_iter().flat_map(|set| set.iter()).collect();
-            names.sort();
+            let names = node.children().map(ChildSet::to_vec).unwrap_or_default();
             let acl = tree.acls().get(node.acl()).hash();
             format!("{} {:?} {:?} {acl:?} {names:?}", node.path(), node.data(), node.stat())
         })

@@ -1,29 +1,24 @@
-//! The names of a node's children.
+//! The names of a node's children, sorted and packed.
+//!
+//! Siblings mostly differ in their last characters only (`lock-0000000041`, `lock-0000000042`). So names stand in order in pages
+//! of a few hundred bytes, and of each name only what differs from the one before it is stored. A million names then cost a few
+//! bytes each, and adding one never moves more than a page and its place in the tree of pages.
 
-use super::hash_parts::{PARTS, part_of};
-use ahash::RandomState;
 use ecow::EcoString;
-use hashbrown::HashTable;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 
-/// A set of names. Up to `WHOLE_MAX` names it is one hash table; above, it is split by hash, so that growing never
-/// moves more than a small part of a million names at once.
+/// A set of names.
 #[derive(Debug, Default)]
 pub struct ChildSet {
-    /// Names of up to 15 bytes need no allocation of their own.
-    parts: Vec<HashTable<EcoString>>,
+    /// The least names. Most nodes have so few children that there is nothing else.
+    first: Page,
+    /// The others. A page holds names from its key on and below the next key.
+    rest: BTreeMap<EcoString, Page>,
     len: usize,
 }
 
-/// Fixed: names come from clients, but a bucket of equal hashes costs its creator only, and a set must iterate alike in
-/// every run of a simulation.
-fn hash(name: &str) -> u64 {
-    const HASHER: RandomState = RandomState::with_seeds(0x6368_696c, 0x6472_656e, 0x6e61_6d65, 0x7365_7421);
-    HASHER.hash_one(name)
-}
-
 impl ChildSet {
-    const WHOLE_MAX: usize = 4096;
-
     /// Number of names.
     pub fn len(&self) -> usize {
         self.len
@@ -34,86 +29,325 @@ impl ChildSet {
         self.len == 0
     }
 
-    fn part_of(&self, hash: u64) -> usize {
-        if self.parts.len() == 1 { 0 } else { part_of(hash) }
-    }
-
     /// True when `name` is in the set.
     pub fn contains(&self, name: &str) -> bool {
-        let hash = hash(name);
-        !self.parts.is_empty() && self.parts[self.part_of(hash)].find(hash, |other| other == name).is_some()
+        let page = self.rest.range::<str, _>(up_to(name)).next_back().map_or(&self.first, |(_, page)| page);
+        page.find(name.as_bytes()).is_ok()
+    }
+
+    fn page_mut(&mut self, name: &str) -> &mut Page {
+        self.rest.range_mut::<str, _>(up_to(name)).next_back().map_or(&mut self.first, |(_, page)| page)
     }
 
     /// Adds `name`; false when it was there already.
     pub fn insert(&mut self, name: &str) -> bool {
-        if self.parts.is_empty() {
-            self.parts.push(HashTable::new());
-        } else if self.parts.len() == 1 && self.len >= Self::WHOLE_MAX {
-            self.split();
+        let page = self.page_mut(name);
+        let Err(place) = page.find(name.as_bytes()) else { return false };
+        page.insert(name.as_bytes(), &place);
+        if page.bytes.len() > Page::BYTES_MAX {
+            self.split(name, &place);
         }
-        let name_hash = hash(name);
-        let part = self.part_of(name_hash);
-        let table = &mut self.parts[part];
-        if table.find(name_hash, |other| other == name).is_some() {
-            return false;
-        }
-        table.insert_unique(name_hash, name.into(), |other| hash(other));
         self.len += 1;
         true
     }
 
+    /// Splits the page that `name` was added to at `place`.
+    fn split(&mut self, name: &str, place: &Place) {
+        let last_page = self.rest.last_key_value().is_none_or(|(key, _)| &**key <= name);
+        let page = self.page_mut(name);
+        let greatest = last_page && place.offset + place.entry_len(name.as_bytes()) == page.bytes.len();
+        // Where names only ever grow, as sequence numbers do, pages stay full.
+        let from = if greatest { place.offset } else { page.bytes.len() / 2 };
+        if let Some((key, page)) = page.split_off(from) {
+            self.rest.insert(key, page);
+        }
+    }
+
     /// Removes `name`; false when it was not there.
     pub fn remove(&mut self, name: &str) -> bool {
-        let hash = hash(name);
-        if self.parts.is_empty() {
-            return false;
+        let page = self.page_mut(name);
+        let Ok(place) = page.find(name.as_bytes()) else { return false };
+        page.remove(&place);
+        if page.bytes.is_empty() {
+            // Pages are not joined: a page with one name is no larger than a name of its own would be.
+            let key = self.rest.range::<str, _>(up_to(name)).next_back().map(|(key, _)| key.clone());
+            key.map(|key| self.rest.remove(&key));
         }
-        let part = self.part_of(hash);
-        let Ok(entry) = self.parts[part].find_entry(hash, |other| other == name) else { return false };
-        entry.remove();
         self.len -= 1;
-        if self.len == 0 {
-            self.parts = Vec::new();
-        }
         true
     }
 
-    fn split(&mut self) {
-        let whole = std::mem::take(&mut self.parts);
-        self.parts.resize_with(PARTS, HashTable::new);
-        for name in whole.into_iter().flatten() {
-            let name_hash = hash(&name);
-            let part = self.part_of(name_hash);
-            self.parts[part].insert_unique(name_hash, name, |other| hash(other));
-        }
+    /// The names, in order of their bytes.
+    pub fn to_vec(&self) -> Vec<String> {
+        let mut names = Vec::with_capacity(self.len);
+        self.for_each(|name| names.push(name.to_owned()));
+        names
     }
 
-    /// The names, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.parts.iter().flatten().map(EcoString::as_str)
+    /// Calls `visit` with every name, in order of their bytes.
+    pub fn for_each(&self, mut visit: impl FnMut(&str)) {
+        for page in std::iter::once(&self.first).chain(self.rest.values()) {
+            let mut name = Vec::new();
+            for entry in page.entries(0) {
+                entry.spell(&mut name);
+                visit(as_str(&name));
+            }
+        }
     }
+}
+
+fn up_to(name: &str) -> (Bound<&str>, Bound<&str>) {
+    (Bound::Unbounded, Bound::Included(name))
+}
+
+fn as_str(name: &[u8]) -> &str {
+    std::str::from_utf8(name).expect("the name was a str when it was stored")
+}
+
+/// Names in order, each once:
+///
+/// ```text
+/// entry  shared: varint   bytes that it has in common with the name before it; 0 for the first
+///        length: varint   of the rest
+///        rest
+/// ```
+#[derive(Debug, Default)]
+struct Page {
+    bytes: Vec<u8>,
+}
+
+/// One name of a page.
+#[derive(Clone, Copy, Debug)]
+struct Entry<'a> {
+    offset: usize,
+    /// Where the next one begins.
+    end: usize,
+    shared: usize,
+    rest: &'a [u8],
+}
+
+impl Entry<'_> {
+    /// Makes `name`, the one before it, this one.
+    fn spell(&self, name: &mut Vec<u8>) {
+        name.truncate(self.shared);
+        name.extend_from_slice(self.rest);
+    }
+}
+
+/// Where a name is or would be.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    offset: usize,
+    /// Bytes in common with the name before it.
+    shared: usize,
+    /// Bytes in common with the name after it, if it would be between two.
+    shared_next: usize,
+}
+
+impl Place {
+    fn entry_len(&self, name: &[u8]) -> usize {
+        let rest = name.len() - self.shared;
+        varint_len(self.shared) + varint_len(rest) + rest
+    }
+}
+
+impl Page {
+    /// Beyond it a page is split; half of it is gone through for a name.
+    const BYTES_MAX: usize = 256;
+
+    fn entries(&self, mut offset: usize) -> impl Iterator<Item = Entry<'_>> {
+        std::iter::from_fn(move || {
+            let entry = self.entry_at(offset)?;
+            offset = entry.end;
+            Some(entry)
+        })
+    }
+
+    #[inline]
+    fn entry_at(&self, offset: usize) -> Option<Entry<'_>> {
+        let mut bytes = self.bytes.get(offset..).filter(|bytes| !bytes.is_empty())?;
+        let (shared, length) = (take_varint(&mut bytes), take_varint(&mut bytes));
+        Some(Entry { offset, end: self.bytes.len() - bytes.len() + length, shared, rest: &bytes[..length] })
+    }
+
+    /// Where `name` is, or else where it belongs.
+    fn find(&self, name: &[u8]) -> Result<Place, Place> {
+        // What `name` has in common with the entry before the one that is looked at, which is less than `name`.
+        let mut shared = 0;
+        for entry in self.entries(0) {
+            if entry.shared > shared {
+                // It differs from `name` where the one before it does.
+                continue;
+            }
+            if entry.shared < shared {
+                // It is greater where `name` and the one before it still agree.
+                return Err(Place { offset: entry.offset, shared, shared_next: entry.shared });
+            }
+            let wanted = &name[shared..];
+            let common = wanted.iter().zip(entry.rest).take_while(|(one, other)| one == other).count();
+            match wanted[common..].cmp(&entry.rest[common..]) {
+                std::cmp::Ordering::Equal => {
+                    return Ok(Place { offset: entry.offset, shared, shared_next: name.len() });
+                }
+                std::cmp::Ordering::Less => {
+                    return Err(Place { offset: entry.offset, shared, shared_next: shared + common });
+                }
+                std::cmp::Ordering::Greater => shared += common,
+            }
+        }
+        Err(Place { offset: self.bytes.len(), shared, shared_next: 0 })
+    }
+
+    fn insert(&mut self, name: &[u8], place: &Place) {
+        let mut entries = Vec::with_capacity(place.entry_len(name) + 16);
+        push_entry(&mut entries, place.shared, &[&name[place.shared..]]);
+        let end = self.entry_at(place.offset).map_or(place.offset, |next| {
+            // Less of it has to be stored after `name` than before.
+            push_entry(&mut entries, place.shared_next, &[&next.rest[place.shared_next - next.shared..]]);
+            next.end
+        });
+        self.replace(place.offset..end, &entries);
+    }
+
+    fn remove(&mut self, place: &Place) {
+        let Some(entry) = self.entry_at(place.offset) else { return };
+        let mut end = entry.end;
+        let mut entries = Vec::new();
+        if let Some(next) = self.entry_at(end).filter(|next| next.shared > entry.shared) {
+            // It has less in common with the one before `entry`.
+            let lost = &entry.rest[..next.shared - entry.shared];
+            push_entry(&mut entries, entry.shared, &[lost, next.rest]);
+            end = next.end;
+        }
+        self.replace(place.offset..end, &entries);
+    }
+
+    fn replace(&mut self, range: std::ops::Range<usize>, entries: &[u8]) {
+        // Not twice as much as is needed: pages are many.
+        self.bytes.reserve_exact(entries.len().saturating_sub(range.len()));
+        self.bytes.splice(range, entries.iter().copied());
+    }
+
+    /// Cuts off the entries from the first one at or beyond `from`, but never all. Gives their first name and them.
+    fn split_off(&mut self, from: usize) -> Option<(EcoString, Page)> {
+        let mut name = Vec::new();
+        let cut = self.entries(0).inspect(|entry| entry.spell(&mut name)).find(|entry| entry.offset >= from.max(1))?;
+        let (offset, end) = (cut.offset, cut.end);
+        let mut bytes = Vec::with_capacity(self.bytes.len() - offset + cut.shared + 2);
+        push_entry(&mut bytes, 0, &[&name]);
+        bytes.extend_from_slice(&self.bytes[end..]);
+        self.bytes.truncate(offset);
+        self.bytes.shrink_to_fit();
+        Some((as_str(&name).into(), Page { bytes }))
+    }
+}
+
+fn push_entry(out: &mut Vec<u8>, shared: usize, rest: &[&[u8]]) {
+    push_varint(out, shared);
+    push_varint(out, rest.iter().map(|part| part.len()).sum());
+    rest.iter().for_each(|part| out.extend_from_slice(part));
+}
+
+fn push_varint(out: &mut Vec<u8>, mut value: usize) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn varint_len(value: usize) -> usize {
+    (value.max(1).ilog2() / 7 + 1) as usize
+}
+
+#[inline]
+fn take_varint(bytes: &mut &[u8]) -> usize {
+    let first = take_byte(bytes);
+    // Nearly all are this short.
+    if first < 0x80 { first } else { take_long_varint(first & 0x7f, bytes) }
+}
+
+#[cold]
+fn take_long_varint(mut value: usize, bytes: &mut &[u8]) -> usize {
+    let mut shift = 7;
+    loop {
+        let byte = take_byte(bytes);
+        value |= (byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return value;
+        }
+        shift += 7;
+    }
+}
+
+#[inline]
+fn take_byte(bytes: &mut &[u8]) -> usize {
+    let byte = bytes[0];
+    *bytes = &bytes[1..];
+    byte as usize
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    /// The set changes its shape twice while it grows; no name may get lost or doubled on the way, up or down.
+    /// Names that have much in common, of every length, cut anywhere, also within a character.
+    fn name() -> impl Strategy<Value = String> {
+        prop_oneof![
+            (0..3000u32).prop_map(|number| format!("lock-{number:010}")),
+            (0..3u32, 0..300usize).prop_map(|(number, length)| format!("{number}").repeat(length + 1)),
+            "[aé€]{1,6}",
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// What is packed against its neighbours must survive whatever happens to them: a name that is lost can never be
+        /// deleted, and its parent neither.
+        #[test]
+        fn set_is_the_set_of_what_was_added_and_not_removed(
+            changes in proptest::collection::vec((prop::bool::weighted(0.6), name()), 1..600)
+        ) {
+            let (mut set, mut model) = (ChildSet::default(), BTreeSet::new());
+            for (added, name) in &changes {
+                if *added {
+                    prop_assert_eq!(set.insert(name), model.insert(name.clone()));
+                } else {
+                    prop_assert_eq!(set.remove(name), model.remove(name));
+                }
+                prop_assert_eq!(set.contains(name), *added);
+                prop_assert_eq!(set.len(), model.len());
+            }
+            prop_assert_eq!(set.to_vec(), model.into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    /// The set grows to many pages and shrinks to nothing, in every order; no name may get lost or doubled on the way, and pages
+    /// must not stay nearly empty.
     #[test]
-    fn names_survive_the_split() {
-        let mut set = ChildSet::default();
-        let names: Vec<String> = (0..10_000).map(|i| format!("n{i:010}")).collect();
-        for name in &names {
-            assert!(set.insert(name));
-            assert!(!set.insert(name));
+    fn names_survive_growing_and_shrinking() {
+        let name = |i: u64| format!("n{i:010}");
+        let ascending: Vec<u64> = (0..10_000).collect();
+        let descending = ascending.iter().rev().copied().collect();
+        let scattered = ascending.iter().map(|i| i * 7919 % 10_000).collect();
+        let descending_after_half = (0..5_000).chain((5_000..10_000).rev()).collect();
+        for order in [&ascending, &descending, &scattered, &descending_after_half] {
+            let mut set = ChildSet::default();
+            for name in order.iter().copied().map(name) {
+                assert!(set.insert(&name) && !set.insert(&name));
+            }
+            assert_eq!(set.to_vec(), ascending.iter().copied().map(name).collect::<Vec<_>>());
+            let bytes: usize = set.rest.values().map(|page| page.bytes.capacity()).sum();
+            assert!(bytes < 8 * order.len(), "{bytes} bytes for {} names, the first {:?}", order.len(), &order[..3]);
+            for (removed, name) in order.iter().copied().map(name).enumerate() {
+                assert!(set.contains(&name) && set.remove(&name) && !set.remove(&name));
+                assert_eq!(set.len(), order.len() - removed - 1);
+            }
+            assert!(set.rest.is_empty() && set.first.bytes.is_empty());
+            assert!(set.insert("again") && set.contains("again"));
         }
-        assert_eq!(set.iter().collect::<BTreeSet<_>>(), names.iter().map(String::as_str).collect());
-        for (i, name) in names.iter().enumerate() {
-            assert!(set.contains(name));
-            assert!(set.remove(name) && !set.remove(name));
-            assert_eq!(set.len(), names.len() - i - 1);
-        }
-        assert!(set.insert("again") && set.contains("again"));
     }
 }

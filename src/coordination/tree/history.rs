@@ -210,11 +210,18 @@ impl<'a> NodeView<'a> {
         count
     }
 
-    /// Its children's names, in no particular order.
-    pub fn children(&self) -> impl Iterator<Item = &str> {
-        let now = self.children.into_iter().flat_map(ChildSet::iter);
-        let kept = now.filter(|name| self.undone.get(name).is_none_or(|present| *present));
-        let added = self.undone.iter().filter(|(name, present)| **present && !self.is_child_now(name));
-        kept.chain(added.map(|(name, _)| *name))
+    /// Calls `visit` with its children's names, in no particular order.
+    pub fn for_each_child(&self, mut visit: impl FnMut(&str)) {
+        if let Some(children) = self.children {
+            children.for_each(|name| {
+                if self.undone.get(name).is_none_or(|present| *present) {
+                    visit(name);
+                }
+            });
+        }
+        self.undone
+            .iter()
+            .filter(|(name, present)| **present && !self.is_child_now(name))
+            .for_each(|(name, _)| visit(name));
     }
 }

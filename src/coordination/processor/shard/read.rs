@@ -86,7 +86,7 @@ fn encode(
         }
         ReadKind::Children | ReadKind::ChildrenAndStat => {
             out.len(num_children);
-            view.children().for_each(|name| out.string(name));
+            view.for_each_child(|name| out.string(name));
             if kind == ReadKind::ChildrenAndStat {
                 stat.encode(&mut out);
             }
