@@ -5,6 +5,7 @@
 //! bytes each, and adding one never moves more than a page and its place in the tree of pages.
 
 use ecow::EcoString;
+use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -13,7 +14,8 @@ use std::ops::Bound;
 pub struct ChildSet {
     /// The least names. Most nodes have so few children that there is nothing else.
     first: Page,
-    /// The others. A page holds names from its key on and below the next key.
+    /// The others. A page holds names from its key on and below the next key. Short keys stand in the nodes of this tree, so that
+    /// the search touches no other memory.
     rest: BTreeMap<EcoString, Page>,
     len: usize,
 }
@@ -86,12 +88,10 @@ impl ChildSet {
 
     /// Calls `visit` with every name, in order of their bytes.
     pub fn for_each(&self, mut visit: impl FnMut(&str)) {
-        for page in std::iter::once(&self.first).chain(self.rest.values()) {
-            let mut name = Vec::new();
-            for entry in page.entries(0) {
-                entry.spell(&mut name);
-                visit(as_str(&name));
-            }
+        let mut name = Vec::new();
+        for entry in std::iter::once(&self.first).chain(self.rest.values()).flat_map(Page::entries) {
+            entry.spell(&mut name);
+            visit(as_str(&name));
         }
     }
 }
@@ -117,7 +117,7 @@ struct Page {
 }
 
 /// One name of a page.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Entry<'a> {
     offset: usize,
     /// Where the next one begins.
@@ -135,7 +135,7 @@ impl Entry<'_> {
 }
 
 /// Where a name is or would be.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Place {
     offset: usize,
     /// Bytes in common with the name before it.
@@ -152,10 +152,11 @@ impl Place {
 }
 
 impl Page {
-    /// Beyond it a page is split; half of it is gone through for a name.
+    /// Beyond it a page is split, if it has more than one name. Half of it is gone through for a name.
     const BYTES_MAX: usize = 256;
 
-    fn entries(&self, mut offset: usize) -> impl Iterator<Item = Entry<'_>> {
+    fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        let mut offset = 0;
         std::iter::from_fn(move || {
             let entry = self.entry_at(offset)?;
             offset = entry.end;
@@ -174,7 +175,7 @@ impl Page {
     fn find(&self, name: &[u8]) -> Result<Place, Place> {
         // What `name` has in common with the entry before the one that is looked at, which is less than `name`.
         let mut shared = 0;
-        for entry in self.entries(0) {
+        for entry in self.entries() {
             if entry.shared > shared {
                 // It differs from `name` where the one before it does.
                 continue;
@@ -199,11 +200,10 @@ impl Page {
     }
 
     fn insert(&mut self, name: &[u8], place: &Place) {
-        let mut entries = Vec::with_capacity(place.entry_len(name) + 16);
-        push_entry(&mut entries, place.shared, &[&name[place.shared..]]);
+        let mut entries = encoded(place.shared, &[&name[place.shared..]]);
         let end = self.entry_at(place.offset).map_or(place.offset, |next| {
             // Less of it has to be stored after `name` than before.
-            push_entry(&mut entries, place.shared_next, &[&next.rest[place.shared_next - next.shared..]]);
+            entries.extend_from_slice(&encoded(place.shared_next, &[&next.rest[place.shared_next - next.shared..]]));
             next.end
         });
         self.replace(place.offset..end, &entries);
@@ -212,11 +212,11 @@ impl Page {
     fn remove(&mut self, place: &Place) {
         let Some(entry) = self.entry_at(place.offset) else { return };
         let mut end = entry.end;
-        let mut entries = Vec::new();
+        let mut entries = Encoded::new();
         if let Some(next) = self.entry_at(end).filter(|next| next.shared > entry.shared) {
             // It has less in common with the one before `entry`.
             let lost = &entry.rest[..next.shared - entry.shared];
-            push_entry(&mut entries, entry.shared, &[lost, next.rest]);
+            entries = encoded(entry.shared, &[lost, next.rest]);
             end = next.end;
         }
         self.replace(place.offset..end, &entries);
@@ -228,13 +228,19 @@ impl Page {
         self.bytes.splice(range, entries.iter().copied());
     }
 
-    /// Cuts off the entries from the first one at or beyond `from`, but never all. Gives their first name and them.
+    /// Cuts off the entries from the first one at or beyond `from`, or else the last one; none of a page that has only one. Gives
+    /// their first name and them.
     fn split_off(&mut self, from: usize) -> Option<(EcoString, Page)> {
         let mut name = Vec::new();
-        let cut = self.entries(0).inspect(|entry| entry.spell(&mut name)).find(|entry| entry.offset >= from.max(1))?;
+        let is_cut = |entry: &Entry| entry.offset >= from.max(1) || entry.end == self.bytes.len();
+        let cut = self.entries().inspect(|entry| entry.spell(&mut name)).find(is_cut)?;
         let (offset, end) = (cut.offset, cut.end);
-        let mut bytes = Vec::with_capacity(self.bytes.len() - offset + cut.shared + 2);
-        push_entry(&mut bytes, 0, &[&name]);
+        if offset == 0 {
+            return None;
+        }
+        let first = encoded(0, &[&name]);
+        let mut bytes = Vec::with_capacity(first.len() + self.bytes.len() - end);
+        bytes.extend_from_slice(&first);
         bytes.extend_from_slice(&self.bytes[end..]);
         self.bytes.truncate(offset);
         self.bytes.shrink_to_fit();
@@ -242,13 +248,18 @@ impl Page {
     }
 }
 
-fn push_entry(out: &mut Vec<u8>, shared: usize, rest: &[&[u8]]) {
-    push_varint(out, shared);
-    push_varint(out, rest.iter().map(|part| part.len()).sum());
+/// Bytes of entries on their way into a page; seldom more.
+type Encoded = SmallVec<[u8; 64]>;
+
+fn encoded(shared: usize, rest: &[&[u8]]) -> Encoded {
+    let mut out = Encoded::new();
+    push_varint(&mut out, shared);
+    push_varint(&mut out, rest.iter().map(|part| part.len()).sum());
     rest.iter().for_each(|part| out.extend_from_slice(part));
+    out
 }
 
-fn push_varint(out: &mut Vec<u8>, mut value: usize) {
+fn push_varint(out: &mut Encoded, mut value: usize) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -323,6 +334,27 @@ mod tests {
             }
             prop_assert_eq!(set.to_vec(), model.into_iter().collect::<Vec<_>>());
         }
+    }
+
+    /// A name may be as long as a packet. A page that holds one must still be split, or each of its siblings is looked for among all
+    /// the others.
+    #[test]
+    fn long_name_does_not_keep_its_page_whole() {
+        let long = "m".repeat(100_000);
+        let mut set = ChildSet::default();
+        assert!(set.insert(&long));
+        for i in 0..1000 {
+            assert!(set.insert(&format!("a{}", i * 7919 % 1000)) && set.insert(&format!("z{}", i * 7919 % 1000)));
+        }
+        let other_bytes = |page: &Page| {
+            let longest = page.entries().map(|entry| entry.end - entry.offset).max().unwrap_or(0);
+            page.bytes.len() - longest
+        };
+        for page in std::iter::once(&set.first).chain(set.rest.values()) {
+            assert!(other_bytes(page) <= Page::BYTES_MAX, "{} bytes beside the longest name", other_bytes(page));
+        }
+        assert!(set.contains(&long) && set.remove(&long) && !set.contains(&long));
+        assert_eq!(set.to_vec().len(), 2000);
     }
 
     /// The set grows to many pages and shrinks to nothing, in every order; no name may get lost or doubled on the way, and pages
