@@ -124,7 +124,7 @@ impl DataTree {
             stat: node.stat(),
             data_length: node.data().map_or(0, |data| data.len() as i32),
             num_children: node.num_children() as i32,
-            acl: self.acls.get(node.acl).clone(),
+            acl: self.acls.get(node.acl()).clone(),
         })
     }
 
@@ -195,8 +195,8 @@ impl DataTree {
         let (old, new) = (node.data().map_or(0, <[u8]>::len), data.map_or(0, <[u8]>::len));
         self.data_bytes = self.data_bytes + new as u64 - old as u64;
         if self.history.wants(zxid) {
-            let before_stat = node.stat();
-            let body = std::mem::replace(&mut node.body, Body::new(node_path, data));
+            let (before_stat, acl) = (node.stat(), node.acl());
+            let body = std::mem::replace(&mut node.body, Body::new(node_path, data, acl));
             self.history.push(zxid, Before::Data { body, stat: before_stat });
         } else {
             node.body.set_data(data);
@@ -208,8 +208,8 @@ impl DataTree {
     /// The node's access list was set.
     pub fn apply_set_acl(&mut self, zxid: Zxid, node_path: &str, acl: AclRef, aversion: i32) -> bool {
         let Some(node) = self.nodes.get_mut(node_path) else { return false };
-        let (acl_before, aversion_before) = (node.acl, node.stat().aversion);
-        node.acl = acl;
+        let (acl_before, aversion_before) = (node.acl(), node.stat().aversion);
+        node.body.acl = acl;
         node.extra_mut().aversion = aversion;
         if self.history.wants(zxid) {
             let before = Before::Acl { path: node_path.into(), acl: acl_before, aversion: aversion_before };

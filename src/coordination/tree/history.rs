@@ -150,7 +150,7 @@ impl<'a> NodeView<'a> {
     fn of(node: &'a Node) -> Self {
         NodeView {
             stat: node.stat(),
-            acl: node.acl,
+            acl: node.acl(),
             body: &node.body,
             children: node.children(),
             undone: BTreeMap::new(),

@@ -61,24 +61,26 @@ impl NodeStat {
     }
 }
 
-/// Path and data in one allocation.
+/// Path and data in one allocation, and who may do what with them.
 #[derive(Debug)]
 pub(super) struct Body {
     bytes: Box<[u8]>,
     /// Length of the path; the top bit says that there is data (null and empty differ).
     path_len: u32,
+    /// Here, because it fills the word that the length begins: eight bytes less for every node.
+    pub(super) acl: AclRef,
 }
 
 impl Body {
     const HAS_DATA: u32 = 1 << 31;
 
-    pub(super) fn new(path: &str, data: Option<&[u8]>) -> Body {
-        Body::joined(path.as_bytes(), data)
+    pub(super) fn new(path: &str, data: Option<&[u8]>, acl: AclRef) -> Body {
+        Body::joined(path.as_bytes(), data, acl)
     }
 
-    fn joined(path: &[u8], data: Option<&[u8]>) -> Body {
+    fn joined(path: &[u8], data: Option<&[u8]>, acl: AclRef) -> Body {
         let bytes = [path, data.unwrap_or_default()].concat().into_boxed_slice();
-        Body { bytes, path_len: Body::tagged_len(path.len(), data.is_some()) }
+        Body { bytes, path_len: Body::tagged_len(path.len(), data.is_some()), acl }
     }
 
     fn tagged_len(path_len: usize, has_data: bool) -> u32 {
@@ -90,7 +92,7 @@ impl Body {
         let (path, old) = self.split();
         let new = data.unwrap_or_default();
         if old.len() != new.len() {
-            *self = Body::joined(path, data);
+            *self = Body::joined(path, data, self.acl);
             return;
         }
         let path_len = path.len();
@@ -129,13 +131,12 @@ pub(super) struct Extra {
     pub(super) children: ChildSet,
 }
 
-/// A znode. 48 bytes and its body; 120 more once it was changed, has children or is ephemeral.
+/// A znode. 48 bytes, path and data; 104 more once it was changed, has children or is ephemeral.
 #[derive(Debug)]
 pub struct Node {
     pub(super) czxid: Zxid,
     pub(super) ctime_ms: i64,
     pub(super) body: Body,
-    pub(super) acl: AclRef,
     pub(super) extra: Option<Box<Extra>>,
 }
 
@@ -143,7 +144,7 @@ impl Node {
     /// A node without children.
     pub fn new(path: &str, data: Option<&[u8]>, acl: AclRef, stat: &NodeStat) -> Node {
         let mut node =
-            Node { czxid: stat.czxid, ctime_ms: stat.ctime_ms, body: Body::new(path, data), acl, extra: None };
+            Node { czxid: stat.czxid, ctime_ms: stat.ctime_ms, body: Body::new(path, data, acl), extra: None };
         node.set_stat(stat);
         node
     }
@@ -160,7 +161,7 @@ impl Node {
 
     /// Its access control list.
     pub fn acl(&self) -> AclRef {
-        self.acl
+        self.body.acl
     }
 
     /// Its stat.
@@ -229,5 +230,16 @@ impl Node {
         extra.cversion = stat.cversion;
         extra.aversion = stat.aversion;
         extra.ephemeral_owner = stat.ephemeral_owner;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a million znodes cost rests on this: a field more in the wrong place is eight megabytes more.
+    #[test]
+    fn node_is_six_words() {
+        assert_eq!((size_of::<Node>(), size_of::<Option<Node>>(), size_of::<Extra>()), (48, 48, 104));
     }
 }
