@@ -2,11 +2,12 @@
 """Did the flush complete before the reply left? Asks the kernel, by its tracepoints, and not the server.
 
 One client sends durable setData requests, one after the other. The kernel notes, with one clock: recvfrom and sendto of the
-server's threads, and the submission and completion of io_uring writes and fsyncs. For every reply there must be, in this
-order: the request received, a write submitted and completed, an fsync submitted and completed, and only then the reply sent.
+server's threads, the submission and completion of io_uring writes, and ext4's sync of a file of the log, which ends when the
+disk has emptied its cache. The log is written with O_DSYNC, so for every reply there must be, in this order: the request
+received, a write submitted, a sync of a log file begun and ended, the write completed, and only then the reply sent.
 
 The same requests to a server with forceSync=no show that the check can fail: there every reply must be found without a flush.
-Exit code 0: all as it must be, in both runs. Needs root (tracefs), and a debug or release build; nothing is installed.
+Exit code 0: all as it must be, in both runs. Needs root (tracefs), ext4, and a debug or release build; nothing is installed.
 """
 
 import argparse
@@ -26,7 +27,7 @@ sys.path.insert(0, str(ROOT / "tests/interop/raw"))
 import zkraw  # noqa: E402
 
 TRACEFS = pathlib.Path("/sys/kernel/tracing")
-STEPS = ("request received", "write submitted", "write completed", "sync submitted", "sync completed", "reply sent")
+STEPS = ("request received", "write submitted", "sync begun", "sync ended", "write completed", "reply sent")
 VERDICTS = ("flush before reply", "REPLY BEFORE FLUSH", "no flush")
 BUFFER_KIB_PER_CPU = 32768
 START_SECONDS_MAX = 30
@@ -41,6 +42,8 @@ def main():
         sys.exit("root is needed: tracefs is closed to others")
     if not (TRACEFS / "events").is_dir():
         subprocess.run(["mount", "-t", "tracefs", "none", str(TRACEFS)], check=True)
+    if not (TRACEFS / "events/ext4/ext4_sync_file_exit").is_dir():
+        sys.exit("the kernel has no ext4 tracepoints: this check follows ext4's syncs")
     work = options.work / f"flush_before_reply.{os.getpid()}"
     work.mkdir(parents=True)
     try:
@@ -78,8 +81,9 @@ def run(options, directory, force_sync):
             if err != 0:
                 sys.exit(f"setData {number} failed: {err}")
         lines = trace()
+        log_files = {path.stat().st_ino for path in directory.rglob("log.*")}
         client.end()
-    requests = follow(lines, threads)
+    requests = follow(lines, threads, log_files)
     if len(requests) != options.requests:
         sys.exit(f"{options.requests} requests were sent and {len(requests)} traced: the trace is not complete")
     return table(requests, force_sync)
@@ -133,8 +137,10 @@ def tracing(threads):
         ):
             put(f"events/{event}/filter", ours)
             put(f"events/{event}/enable", "1")
-        # A completion may be noted by an interrupt or a worker: the ring tells whose it is.
+        # Noted by an interrupt or a kernel worker: the ring tells whose a completion is, the inode whose a sync.
         put("events/io_uring/io_uring_complete/enable", "1")
+        put("events/ext4/ext4_sync_file_enter/enable", "1")
+        put("events/ext4/ext4_sync_file_exit/enable", "1")
         put("tracing_on", "1")
 
         def lines():
@@ -150,9 +156,9 @@ def tracing(threads):
         instance.rmdir()
 
 
-def follow(lines, threads):
+def follow(lines, threads, log_files):
     """Per request the times, in µs, of the STEPS that happened in order; `None` from the first that did not."""
-    requests, operations, current = [], {}, None
+    requests, writes, current = [], set(), None
     for line in lines:
         match = LINE.match(line)
         if not match:
@@ -168,19 +174,23 @@ def follow(lines, threads):
             current = None
         elif event == "io_uring_submit_req":
             ring, request = re.search(r"ring (\S+), req (\S+),", text).groups()
-            operation = re.search(r"opcode (\w+)", text)[1]
-            if operation in ("WRITE", "WRITE_FIXED", "WRITEV", "FSYNC"):
-                kind = "sync" if operation == "FSYNC" else "write"
-                operations[ring, request] = kind
-                note(current, f"{kind} submitted", at)
+            if re.search(r"opcode (\w+)", text)[1] in ("WRITE", "WRITE_FIXED", "WRITEV"):
+                writes.add((ring, request))
+                note(current, "write submitted", at)
             else:
-                operations.pop((ring, request), None)
+                writes.discard((ring, request))
+        elif event == "ext4_sync_file_enter":
+            if int(re.search(r"ino (\d+)", text)[1]) in log_files:
+                note(current, "sync begun", at)
+        elif event == "ext4_sync_file_exit":
+            inode, result = re.search(r"ino (\d+) ret (-?\d+)", text).groups()
+            if int(inode) in log_files and int(result) == 0:
+                note(current, "sync ended", at)
         elif event == "io_uring_complete":
             ring, request = re.search(r"ring (\S+), req (\S+),", text).groups()
-            kind = operations.pop((ring, request), None)
-            result = int(re.search(r"result (-?\d+)", text)[1])
-            if kind and (result > 0 if kind == "write" else result == 0):
-                note(current, f"{kind} completed", at)
+            if (ring, request) in writes and int(re.search(r"result (-?\d+)", text)[1]) > 0:
+                note(current, "write completed", at)
+            writes.discard((ring, request))
     return requests
 
 
@@ -194,9 +204,9 @@ def note(current, step, at):
 
 
 def verdict(request):
-    if "sync completed" in request:
+    if "write completed" in request:
         return VERDICTS[0]
-    return VERDICTS[1] if "sync submitted" in request else VERDICTS[2]
+    return VERDICTS[1] if "sync begun" in request else VERDICTS[2]
 
 
 def table(requests, force_sync):

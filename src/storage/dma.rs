@@ -3,12 +3,14 @@
 //! No operation is abandoned: each runs in a task of its own to its end, also when nobody waits for it any more. The kernel may be
 //! reading from or writing to its memory until then.
 
+use super::SyncMode;
 use super::buffer::{AlignedBuf, BLOCK_BYTES};
 use super::error::{Context, Result};
 use crate::runtime::tasks::start_to_finish;
 use crate::runtime::yield_if_needed;
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions, ReadResult};
 use glommio::{allocate_dma_buffer, allocate_dma_buffer_global};
+use rustix::fs::OFlags;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -39,8 +41,13 @@ pub(super) struct File {
 }
 
 impl File {
-    pub(super) async fn open(path: &Path) -> Result<File> {
-        let file = OpenOptions::new().write(true).dma_open(path).await.context("open", path)?;
+    pub(super) async fn open(path: &Path, sync: SyncMode) -> Result<File> {
+        let flags = match sync {
+            SyncMode::OnRequest => OFlags::empty(),
+            SyncMode::EveryWrite => OFlags::DSYNC,
+        };
+        let mut options = OpenOptions::new();
+        let file = options.write(true).custom_flags(flags.bits() as i32).dma_open(path).await.context("open", path)?;
         File::checked(file, path)
     }
 

@@ -8,6 +8,7 @@
 //! Modelled: contents and length of files. Not modelled: directory entries (create, rename and remove take effect at once),
 //! sizes (create and truncate too), and the loss of synced data. System calls block the shard: this backend is for tests.
 
+use super::SyncMode;
 use super::buffer::AlignedBuf;
 use super::dma::STREAM_BYTES;
 use super::error::{Context, Result};
@@ -61,9 +62,9 @@ impl Lossy {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn open(&self, path: &Path) -> Result<File> {
+    pub(super) fn open(&self, path: &Path, sync: SyncMode) -> Result<File> {
         let file = OpenOptions::new().write(true).open(path).context("open", path)?;
-        self.handle(file, path)
+        Ok(File { sync, ..self.handle(file, path)? })
     }
 
     pub(super) fn create(&self, path: &Path, bytes: u64) -> Result<File> {
@@ -89,7 +90,8 @@ impl Lossy {
 
     fn handle(&self, file: fs::File, path: &Path) -> Result<File> {
         let metadata = file.metadata().context("read the size of", path)?;
-        Ok(File { id: (metadata.dev(), metadata.ino()), file, path: path.to_owned(), disk: self.clone() })
+        let id = (metadata.dev(), metadata.ino());
+        Ok(File { id, file, path: path.to_owned(), disk: self.clone(), sync: SyncMode::OnRequest })
     }
 
     /// The file as this process sees it.
@@ -115,7 +117,8 @@ impl Lossy {
 }
 
 impl State {
-    fn write(&mut self, file: &File, bytes: &[u8], offset: u64) -> Result<()> {
+    /// Gives the number of the write.
+    fn write(&mut self, file: &File, bytes: &[u8], offset: u64) -> Result<u64> {
         if let Some(random) = &mut self.random {
             match random.random_range(0..4) {
                 0 => file.store(bytes, offset)?,
@@ -132,6 +135,16 @@ impl State {
         let number = self.next_write;
         self.next_write += 1;
         self.unsynced.entry(file.id).or_default().push_back(Write { number, offset, bytes: bytes.to_vec() });
+        Ok(number)
+    }
+
+    /// Stores one write of `file` and leaves earlier ones as they are: a forced write empties no cache.
+    fn store_one(&mut self, file: &File, number: u64) -> Result<()> {
+        let Some(writes) = self.unsynced.get_mut(&file.id) else { return Ok(()) };
+        if let Some(at) = writes.iter().position(|write| write.number == number) {
+            file.store(&writes[at].bytes, writes[at].offset)?;
+            writes.remove(at);
+        }
         Ok(())
     }
 
@@ -151,6 +164,7 @@ pub(super) struct File {
     file: fs::File,
     path: PathBuf,
     disk: Lossy,
+    sync: SyncMode,
 }
 
 impl File {
@@ -159,8 +173,12 @@ impl File {
     }
 
     pub(super) async fn write_at(&self, buffer: AlignedBuf, offset: u64) -> Result<AlignedBuf> {
-        self.disk.lock().write(self, buffer.as_slice(), offset)?;
+        let number = self.disk.lock().write(self, buffer.as_slice(), offset)?;
         yield_now().await;
+        if self.sync == SyncMode::EveryWrite {
+            self.disk.lock().store_one(self, number)?;
+            self.file.sync_data().context("sync", &self.path)?;
+        }
         Ok(buffer)
     }
 

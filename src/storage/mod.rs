@@ -3,9 +3,11 @@
 //!
 //! Contract:
 //! - everything runs on one shard's executor; a handle stays on the shard that opened it;
-//! - a write that has returned is **not** durable; it is once a [`LogFile::sync`] that began afterwards has returned;
+//! - a write that has returned is durable if its file was opened with [`SyncMode::EveryWrite`]. Otherwise it is **not**, until a
+//!   [`LogFile::sync`] that began afterwards has returned;
 //! - writes in flight together complete in any order: whoever needs an order awaits one before starting the next;
-//! - after a failed sync nothing is known about the file's unsynced bytes; the caller must stop using it;
+//! - after a failed sync, or a failed write that syncs, nothing is known about the file's unsynced bytes; the caller must stop
+//!   using it;
 //! - a new or renamed file survives a crash once [`Storage::sync_directory`] has returned for its directory;
 //! - do not drop the future of a write or sync: its outcome would be unknown.
 //!
@@ -52,6 +54,18 @@ impl FromStr for Backend {
     }
 }
 
+/// What makes the writes to a log file durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SyncMode {
+    /// [`LogFile::sync`].
+    OnRequest,
+    /// Each write makes itself durable, and nothing but itself, before it returns (`O_DSYNC`).
+    ///
+    /// One operation where a write and a sync are two. The kernel also syncs it without one of its worker threads, which cost
+    /// a log of small flushes more than the flush; and a disk that takes "forced" writes need not empty its whole cache.
+    EveryWrite,
+}
+
 /// The disk as one shard sees it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Storage {
@@ -76,14 +90,15 @@ impl Storage {
     }
 
     /// Opens an existing file for writing.
-    pub async fn open_log_file(&self, path: &Path) -> Result<LogFile> {
+    pub async fn open_log_file(&self, path: &Path, sync: SyncMode) -> Result<LogFile> {
         Ok(LogFile(match &self.backend {
-            Backend::Direct => LogFileKind::Direct(dma::File::open(path).await?),
-            Backend::Lossy(disk) => LogFileKind::Lossy(disk.open(path)?),
+            Backend::Direct => LogFileKind::Direct(dma::File::open(path, sync).await?),
+            Backend::Lossy(disk) => LogFileKind::Lossy(disk.open(path, sync)?),
         }))
     }
 
-    /// Creates a file of `bytes` bytes and syncs it (not its directory). Fails if the path exists.
+    /// Creates a file of `bytes` bytes and syncs it (not its directory). Fails if the path exists. Its writes are synced on
+    /// request.
     ///
     /// With `zero_fill` the zeros are really written, in pieces between which other tasks run, so that later syncs of
     /// overwrites need no journal commit. Without, the space is only reserved.
@@ -207,7 +222,7 @@ enum LogFileKind {
 impl LogFile {
     /// Writes the whole buffer at `offset` and gives it back. Length and offset are multiples of [`BLOCK_BYTES`].
     ///
-    /// On an error any part of it may be in the file.
+    /// On an error any part of it may be in the file. Durable on return only with [`SyncMode::EveryWrite`].
     pub async fn write_at(&self, buffer: AlignedBuf, offset: u64) -> Result<AlignedBuf> {
         assert!(buffer.len().is_multiple_of(BLOCK_BYTES), "a write of {} bytes is not padded", buffer.len());
         assert!(offset.is_multiple_of(BLOCK_BYTES as u64), "offset {offset} is not at a block");

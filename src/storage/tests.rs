@@ -3,6 +3,7 @@
 use super::*;
 use crate::base::ShardId;
 use crate::runtime::{ShardsConfig, run_shards};
+use rustix::fs::OFlags;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,9 +76,8 @@ fn a_log_segment_is_written_synced_renamed_and_read_back() {
                 assert_eq!(contents.len(), 1 << 20);
                 assert_eq!((&contents[..5000], &contents[8192..78_192]), (&first[..], &second[..]));
                 assert!(contents[5000..8192].iter().all(|&byte| byte == 0));
-                let file = storage.open_log_file(&old).await.unwrap();
+                let file = storage.open_log_file(&old, SyncMode::EveryWrite).await.unwrap();
                 file.write_at(padded(&[9; 10]), 4096).await.unwrap();
-                file.sync().await.unwrap();
                 file.close().await.unwrap();
                 assert_eq!(storage.read_all(&old).await.unwrap()[4096..4106], [9; 10]);
                 storage.remove(&old).await.unwrap();
@@ -140,7 +140,8 @@ fn errors_name_operation_and_path() {
     on_shards("errors", 1, |directory| async move {
         for storage in both() {
             let missing = directory.join("missing");
-            let error = storage.open_log_file(&missing).await.err().expect("there is no such file");
+            let error =
+                storage.open_log_file(&missing, SyncMode::OnRequest).await.err().expect("there is no such file");
             assert!(error.is_not_found() && !error.is_out_of_space());
             let text = error.to_string();
             assert!(text.starts_with("cannot open /") && text.contains("missing: No such file"), "{text}");
@@ -214,6 +215,57 @@ fn a_lossy_sync_does_not_cover_writes_that_follow_it() {
         written.unwrap();
         assert_eq!(on_disk(&path), [vec![1; 4096], vec![0; 4096]].concat());
     });
+}
+
+/// A forced write reaches the disk alone: what was written before it, by another handle, may still be in the disk's cache. A log
+/// that counts the earlier one as synced too loses it.
+#[test]
+fn a_lossy_write_that_syncs_itself_covers_no_earlier_one() {
+    on_shards("lossy-forced", 1, |directory| async move {
+        let storage = Storage::new(Backend::Lossy(Lossy::new(None)));
+        let path = directory.join("log");
+        let plain = storage.create(&path, 12_288, true).await.unwrap();
+        let forced = storage.open_log_file(&path, SyncMode::EveryWrite).await.unwrap();
+        plain.write_at(padded(&[1; 4096]), 0).await.unwrap();
+        forced.write_at(padded(&[2; 4096]), 4096).await.unwrap();
+        plain.write_at(padded(&[3; 4096]), 8192).await.unwrap();
+        assert_eq!(on_disk(&path), [vec![0; 4096], vec![2; 4096], vec![0; 4096]].concat());
+        plain.sync().await.unwrap();
+        assert_eq!(on_disk(&path), [vec![1; 4096], vec![2; 4096], vec![3; 4096]].concat());
+    });
+}
+
+/// Nothing shows from outside whether a write was synced, until the power fails: so the kernel is asked how the file is open.
+#[test]
+fn only_a_file_whose_writes_sync_themselves_is_open_with_o_dsync() {
+    on_shards("dsync", 1, |directory| async move {
+        let storage = Storage::new(Backend::Direct);
+        let path = directory.join("log");
+        storage.create(&path, 4096, true).await.unwrap().close().await.unwrap();
+        for (sync, wanted) in [(SyncMode::EveryWrite, true), (SyncMode::OnRequest, false)] {
+            let file = storage.open_log_file(&path, sync).await.unwrap();
+            file.write_at(padded(&[1; 4096]), 0).await.unwrap();
+            assert_eq!(open_flags(&path) & OFlags::DSYNC.bits() != 0, wanted, "{sync:?}");
+            file.close().await.unwrap();
+        }
+    });
+}
+
+/// The flags of the one descriptor of this process that is `path`.
+fn open_flags(path: &std::path::Path) -> u32 {
+    let path = path.canonicalize().unwrap();
+    let mut flags = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
+        let entry = entry.unwrap();
+        // Other tests of this process open and close descriptors meanwhile.
+        if std::fs::read_link(entry.path()).is_ok_and(|open| open == path) {
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", entry.file_name().display())).unwrap();
+            let octal = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
+            flags.push(u32::from_str_radix(octal, 8).unwrap());
+        }
+    }
+    assert_eq!(flags.len(), 1, "{} is open once", path.display());
+    flags[0]
 }
 
 /// Recovery must cope with any part of an unsynced write; over many writes all kinds of parts must occur.

@@ -9,9 +9,9 @@
 //!      new one, `spare.<life>`, preallocated and written over with zeros. Write the header at 0, sync the file, rename it
 //!      to `log.<life>`, sync the directory, and only then report [`LogWriter::segment_ready`]. If it fails:
 //!      [`LogWriter::segment_failed`], and a while later [`LogWriter::retry_segment`].
-//!    - [`LogWriter::next_flush`]: write the bytes at the offset of that life's file, all of them, then sync if the plan says
-//!      so, then [`LogWriter::on_flushed`] with the outcome, and [`LogWriter::give_back`] the buffer. A plan must be carried
-//!      out; it cannot be cancelled.
+//!    - [`LogWriter::next_flush`]: write the bytes at the offset of that life's file, all of them, durably if the plan says
+//!      so (one write that syncs itself), then [`LogWriter::on_flushed`] with the outcome, and [`LogWriter::give_back`] the
+//!      buffer. A plan must be carried out; it cannot be cancelled.
 //! 4. Within a tick of the last flush of a busy time: [`LogWriter::idle_block`], carried out like any plan (rule E6).
 //! 5. After a snapshot: the files of [`LogWriter::purge_below`] are no longer needed. Remove them, or rename `log.<life>` to
 //!    `spare.<life>`, **in the order given**, syncing the directory after each, so that a crash leaves no hole in the middle.
@@ -51,7 +51,7 @@ pub struct LogConfig {
     pub queue_bytes_max: u64,
     /// Segments kept ready ahead of the one written.
     pub ready_segments: usize,
-    /// Whether a flush is followed by a sync (`forceSync`).
+    /// Whether a flush is on stable storage before it is reported (`forceSync`).
     pub sync: bool,
 }
 
@@ -138,7 +138,7 @@ pub struct FlushPlan {
     pub offset: u64,
     /// What.
     pub bytes: Vec<u8>,
-    /// Whether the file must be synced before the flush is reported.
+    /// Whether the bytes must be on stable storage before the flush is reported.
     pub sync: bool,
 }
 

@@ -8,9 +8,9 @@ use super::log_damage::Damage;
 use super::log_format::{BLOCK_BYTES_DEFAULT, Life};
 use super::log_recovery::{LogRecovery, Recovered, RecoveryOptions, Verdict};
 use super::log_writer::{FlushPlan, LogConfig, LogError, LogWriter, SegmentSpec};
-use crate::base::Zxid;
+use crate::base::{Zxid, planted};
 use crate::runtime::{LocalNotify, clock, sleep};
-use crate::storage::{AlignedBuf, LogFile, Storage, StorageError};
+use crate::storage::{AlignedBuf, LogFile, Storage, StorageError, SyncMode};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -62,6 +62,8 @@ pub struct TxnLog {
     writer: RefCell<LogWriter>,
     storage: Storage,
     directory: PathBuf,
+    /// How the segments are open. With `forceSync=no` a flush is over once it is written.
+    sync: SyncMode,
     files: RefCell<BTreeMap<Life, Rc<LogFile>>>,
     /// Files to be recycled, oldest first.
     spares: RefCell<VecDeque<Life>>,
@@ -105,10 +107,14 @@ impl TxnLog {
             }
             _ => (start.keep_to, None),
         };
+        // The planted bug syncs some flushes late, with all before them: what a crash loses is then a tail.
+        let forced = config.sync && !planted::is("ack-before-sync");
+        let sync = if forced { SyncMode::EveryWrite } else { SyncMode::OnRequest };
         let log = Rc::new(TxnLog {
             writer: RefCell::new(LogWriter::start(config, start)?),
             storage,
             directory: directory.to_owned(),
+            sync,
             files: RefCell::new(BTreeMap::new()),
             spares: RefCell::new(spares.into()),
             recycle_when_ready: RefCell::new(recovered.recycle_when_ready.clone()),
@@ -172,7 +178,7 @@ impl TxnLog {
     async fn sync_tail(&self) -> Result<(), TxnLogError> {
         let lives = self.writer.borrow().tail_to_sync().to_vec();
         for life in &lives {
-            let file = self.storage.open_log_file(&self.directory.join(life.file_name())).await?;
+            let file = self.storage.open_log_file(&self.directory.join(life.file_name()), SyncMode::OnRequest).await?;
             file.sync().await?;
             file.close().await?;
         }
@@ -242,7 +248,8 @@ impl TxnLog {
         let file = match known {
             Some(file) => file,
             None => {
-                let file = Rc::new(self.storage.open_log_file(&self.directory.join(plan.life.file_name())).await?);
+                let path = self.directory.join(plan.life.file_name());
+                let file = Rc::new(self.storage.open_log_file(&path, self.sync).await?);
                 self.files.borrow_mut().insert(plan.life, file.clone());
                 file
             }
@@ -250,7 +257,8 @@ impl TxnLog {
         let mut buffer = AlignedBuf::with_capacity(plan.bytes.len());
         buffer.append(&plan.bytes);
         file.write_at(buffer, plan.offset).await?;
-        if plan.sync { file.sync().await } else { Ok(()) }
+        // Only planted: a segment of a log that syncs is open so that the write did it.
+        if plan.sync && self.sync == SyncMode::OnRequest { file.sync().await } else { Ok(()) }
     }
 
     /// Makes segments ahead of need until stopped; `room` is told of every one that is ready: reservations that were refused may
@@ -339,16 +347,17 @@ impl TxnLog {
             None => self.directory.join(spec.life.spare_file_name()),
         };
         let file = match spare {
-            Some(_) => self.storage.open_log_file(&made_at).await?,
+            Some(_) => self.storage.open_log_file(&made_at, SyncMode::OnRequest).await?,
             None => self.storage.create(&made_at, spec.segment_bytes, true).await?,
         };
         let mut buffer = AlignedBuf::with_capacity(spec.header.len());
         buffer.append(&spec.header);
         file.write_at(buffer, 0).await?;
         file.sync().await?;
+        file.close().await?;
         self.storage.rename(&made_at, &path).await?;
         self.storage.sync_directory(&self.directory).await?;
-        Ok(file)
+        self.storage.open_log_file(&path, self.sync).await
     }
 
     /// Gives the files of segments that are no longer needed another use, in the order given, so that a crash leaves no hole.
@@ -374,7 +383,7 @@ impl TxnLog {
         };
         let lives = written(&self.writer.borrow());
         for life in lives {
-            let file = self.storage.open_log_file(&self.directory.join(life.file_name())).await?;
+            let file = self.storage.open_log_file(&self.directory.join(life.file_name()), SyncMode::OnRequest).await?;
             file.sync().await?;
             file.close().await?;
         }
