@@ -120,7 +120,7 @@ fn close_wakes_the_reader_and_the_writer() {
     });
 }
 
-/// The reactor still holds a registration on a dropped socket; the client must see the end without waiting for it.
+/// A socket is dropped while its shard goes on with other things; the client must see the end without waiting for them.
 #[test]
 fn a_dropped_socket_ends_the_stream_after_the_last_reply() {
     on_one_shard(|| async {
@@ -130,6 +130,49 @@ fn a_dropped_socket_ends_the_stream_after_the_last_reply() {
         let mut buffer = [0; 10];
         assert_eq!(client.read(&mut buffer).await?, 3);
         assert_eq!(client.read(&mut buffer).await?, 0);
+        Ok(())
+    });
+}
+
+/// The last bytes and the end of the stream arrive together and are one event. The reader takes the bytes, finds that there were
+/// fewer than it has room for, and waits for an event that will not come: the connection lives on until its session expires.
+#[test]
+fn the_end_of_a_stream_that_came_with_its_last_bytes_is_seen() {
+    on_one_shard(|| async {
+        let listener = listener(10);
+        let mut client = TcpStream::connect(listener.local_addr())?;
+        client.write_all(b"last")?;
+        client.shutdown(std::net::Shutdown::Write)?;
+        let accepted = listener.accept().await?.unwrap();
+        let mut buffer = [0; 100];
+        assert_eq!(accepted.socket.read(&mut buffer).await?, 4);
+        assert_eq!(accepted.socket.read(&mut buffer).await?, 0);
+        assert_eq!(accepted.socket.read(&mut buffer).await?, 0, "an end is seen as often as it is looked for");
+        Ok(())
+    });
+}
+
+/// Many more sockets become ready at once than are fetched with one call, each once: whoever is left out waits for ever.
+#[test]
+fn all_sockets_that_become_ready_at_once_are_served() {
+    on_one_shard(|| async {
+        let count = readiness::EVENTS_MAX * 2 + 1;
+        let listener = listener(count);
+        let mut clients = Vec::new();
+        let mut readers = Vec::new();
+        for _ in 0..count {
+            clients.push(TcpStream::connect(listener.local_addr())?);
+            let socket = listener.accept().await?.unwrap();
+            readers.push(spawn(Queue::Serving, async move { socket.socket.read(&mut [0; 10]).await.unwrap() }));
+        }
+        // All readers wait.
+        spawn(Queue::Serving, async {}).await;
+        for client in &mut clients {
+            client.write_all(b"x")?;
+        }
+        for reader in readers {
+            assert_eq!(reader.await, Some(1));
+        }
         Ok(())
     });
 }

@@ -1,27 +1,26 @@
 //! A TCP connection that one task reads and another writes.
 //!
-//! The stream stays in a `RefCell` that is borrowed only while polling, never across an await. Reading and writing keep
-//! separate registrations in the reactor, so a waiting reader does not hinder the writer. At most one task reads and one
-//! writes at a time. Dropping a future of this module loses no bytes: data is moved by a system call inside one poll.
+//! At most one task reads and one writes at a time; what they wait for comes from [`super::readiness`]. Dropping a future of
+//! this module loses no bytes: data is moved by a system call inside one poll.
 //!
-//! Cost of a request that is alone in its packet: one `recv`, one registration, one `send`; the registration is renewed right
-//! after a short read, so that no `recv` is spent on finding nothing. Callers gather the replies of one wake-up into one
-//! buffer and send it once: a send per reply costs 9 to 17 times as much.
+//! Cost of a request that is alone in its packet: one `recv`, one `send`, and its share of asking which sockets are ready. A
+//! short read tells that nothing is left, so that no `recv` is spent on finding nothing. Callers gather the replies of one
+//! wake-up into one buffer and send it once: a send per reply costs 9 to 17 times as much.
 
 use super::queues::{TimedOut, timeout, yield_if_needed};
-use futures_lite::io::{AsyncRead, AsyncWrite};
-use glommio::net::TcpStream;
-use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
-use std::io;
-use std::net::{Shutdown, SocketAddr};
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use super::readiness::Registration;
+use rustix::io::Errno;
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// A connected TCP socket of one shard; shared between its tasks as `Rc<Socket>`. Dropping it closes the connection.
 pub struct Socket {
-    stream: RefCell<TcpStream>,
+    stream: TcpStream,
+    registration: Registration,
     peer: SocketAddr,
     local: SocketAddr,
     closed: Cell<bool>,
@@ -30,8 +29,18 @@ pub struct Socket {
 impl Socket {
     /// Connects to `address`. Dropping the future gives up.
     pub async fn connect(address: SocketAddr) -> io::Result<Socket> {
-        let stream = TcpStream::connect(address).await.map_err(io::Error::from)?;
-        Socket::new(stream)
+        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        match socket.connect(&address.into()) {
+            Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => return Err(error),
+            _ => {}
+        }
+        let registration = Registration::new(&socket, false)?;
+        poll_fn(|cx| registration.writing().poll_ready(cx)).await;
+        match socket.take_error()? {
+            Some(error) => Err(error),
+            None => Socket::new(socket.into(), registration),
+        }
     }
 
     /// Connects to `address` within `limit`, or fails with `TimedOut`.
@@ -40,14 +49,15 @@ impl Socket {
     }
 
     /// Takes over an accepted connection.
-    pub(super) fn from_accepted(connection: std::net::TcpStream) -> io::Result<Socket> {
-        Socket::new(TcpStream::from(socket2::Socket::from(connection)))
+    pub(super) fn from_accepted(connection: TcpStream) -> io::Result<Socket> {
+        connection.set_nonblocking(true)?;
+        let registration = Registration::new(&connection, true)?;
+        Socket::new(connection, registration)
     }
 
-    fn new(stream: TcpStream) -> io::Result<Socket> {
-        let peer = stream.peer_addr().map_err(io::Error::from)?;
-        let local = stream.local_addr().map_err(io::Error::from)?;
-        Ok(Socket { stream: RefCell::new(stream), peer, local, closed: Cell::new(false) })
+    fn new(stream: TcpStream, registration: Registration) -> io::Result<Socket> {
+        let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
+        Ok(Socket { stream, registration, peer, local, closed: Cell::new(false) })
     }
 
     /// The other side's address.
@@ -62,7 +72,7 @@ impl Socket {
 
     /// Sends small writes at once (true) or lets the kernel gather them.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.stream.borrow().set_nodelay(nodelay).map_err(io::Error::from)
+        self.stream.set_nodelay(nodelay)
     }
 
     /// Reads what is there, at most `buffer.len()` bytes, waiting for the first of them.
@@ -77,16 +87,44 @@ impl Socket {
         if self.closed.get() {
             return Poll::Ready(Ok(0));
         }
-        Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buffer)
+        let side = self.registration.reading();
+        loop {
+            ready!(side.poll_ready(cx));
+            match (&self.stream).read(buffer) {
+                Ok(taken) => {
+                    // An end stays to be seen again.
+                    if 0 < taken && taken < buffer.len() {
+                        side.exhausted();
+                    }
+                    return Poll::Ready(Ok(taken));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => side.exhausted(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
     }
 
     /// Sends what the kernel takes now. `WouldBlock` when it takes nothing: then use [`Socket::write`].
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        // A refused send leaves a registration behind that the following `write` takes over.
-        match self.poll_write(&mut Context::from_waker(Waker::noop()), bytes) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        if self.closed.get() {
+            return Err(io::ErrorKind::BrokenPipe.into());
         }
+        let side = self.registration.writing();
+        while side.is_ready() {
+            match (&self.stream).write(bytes) {
+                Ok(sent) => {
+                    if sent < bytes.len() {
+                        side.exhausted();
+                    }
+                    return Ok(sent);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => side.exhausted(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
     }
 
     /// Sends what the kernel takes, waiting only if that is nothing. Returns the number of bytes sent.
@@ -106,15 +144,19 @@ impl Socket {
     }
 
     fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.closed.get() {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        loop {
+            match self.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.registration.writing().poll_ready(cx));
+                }
+                other => return Poll::Ready(other),
+            }
         }
-        Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, bytes)
     }
 
     /// Sends the end of stream after what was written; reading goes on.
     pub fn shutdown_write(&self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
+        self.stream.shutdown(Shutdown::Write)
     }
 
     /// Ends the connection in both directions. A reader waiting in another task gets 0, a writer `BrokenPipe`; both wake up.
@@ -122,7 +164,7 @@ impl Socket {
     pub fn close(&self) {
         if !self.closed.replace(true) {
             // Fails only when the peer has already reset the connection, and then the waiting tasks are awake anyway.
-            let _ = self.shutdown(Shutdown::Both);
+            let _ = self.stream.shutdown(Shutdown::Both);
         }
     }
 
@@ -130,21 +172,10 @@ impl Socket {
     pub fn is_closed(&self) -> bool {
         self.closed.get()
     }
-
-    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        let stream = self.stream.borrow();
-        let mut shutdown = std::pin::pin!(stream.shutdown(how));
-        // The library's future is one system call and never pending.
-        match shutdown.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(result) => result.map_err(io::Error::from),
-            Poll::Pending => Err(io::Error::other("shutdown did not complete at once")),
-        }
-    }
 }
 
 impl Drop for Socket {
-    /// The reactor's registrations keep the kernel's socket alive until it next looks at its ring; the peer must not wait for
-    /// that to learn of the end.
+    /// The peer learns of the end before anything else that is going on with this socket is over.
     fn drop(&mut self) {
         self.close();
     }
