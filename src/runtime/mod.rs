@@ -10,7 +10,7 @@
 //! - a full channel between two shards that answer each other dead-locks: in [`mesh`] nobody waits in a send;
 //! - the CPUs of the machine are not the CPUs we may use, and an executor that fails to start is otherwise lost in silence:
 //!   [`shards`] takes the affinity mask and starts all of them or none;
-//! - what becomes ready on a socket is told once: [`readiness`] keeps it until a system call has found nothing more;
+//! - what becomes ready on a socket is told once: `readiness` keeps it until a system call has found nothing more;
 //! - an accept loop without descriptors spins: [`listener`] counts connections and backs off;
 //! - the system's allocator keeps the memory of what was deleted: [`allocator`] is what the binary uses instead;
 //! - too little locked memory, no io_uring, no direct IO: [`preflight`] says what to do before anything starts.

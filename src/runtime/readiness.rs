@@ -25,8 +25,23 @@ pub(super) const EVENTS_MAX: usize = 64;
 const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 thread_local! {
-    // A shard is a thread. Made with its first socket.
+    // A shard is a thread, so the set of this thread is the set of this shard.
     static READINESS: RefCell<Option<Rc<Readiness>>> = const { RefCell::new(None) };
+}
+
+/// Makes the set of the executor that runs on this thread and starts to ask it. Called once, before there is any socket: a
+/// server takes all the descriptors it needs for itself before it takes any for its clients.
+pub(super) fn create() -> io::Result<()> {
+    let set = PollableFd::new(epoll::create(epoll::CreateFlags::CLOEXEC)?).map_err(io::Error::from)?;
+    let readiness = Rc::new(Readiness { set, slots: RefCell::default() });
+    READINESS.set(Some(readiness.clone()));
+    spawn(Queue::Serving, readiness.run());
+    Ok(())
+}
+
+/// Lets go of the set when the tasks of this thread's executor have ended.
+pub(super) fn end() {
+    READINESS.set(None);
 }
 
 /// One direction of a socket.
@@ -87,8 +102,10 @@ pub(super) struct Registration {
 
 impl Registration {
     /// Watches `socket`, which must not block. `connected`: it may be written to at once.
+    ///
+    /// Panics outside a shard.
     pub(super) fn new(socket: impl AsFd, connected: bool) -> io::Result<Registration> {
-        let readiness = Readiness::of_this_shard()?;
+        let readiness = READINESS.with_borrow(Clone::clone).expect("sockets are used on a shard started by run_shards");
         let sides = Rc::<Sides>::default();
         sides.writing.ready.set(connected);
         let token = readiness.slots.borrow_mut().put(sides.clone());
@@ -170,17 +187,6 @@ struct Readiness {
 }
 
 impl Readiness {
-    fn of_this_shard() -> io::Result<Rc<Readiness>> {
-        if let Some(known) = READINESS.with_borrow(Clone::clone) {
-            return Ok(known);
-        }
-        let set = PollableFd::new(epoll::create(epoll::CreateFlags::CLOEXEC)?).map_err(io::Error::from)?;
-        let readiness = Rc::new(Readiness { set, slots: RefCell::default() });
-        READINESS.set(Some(readiness.clone()));
-        spawn(Queue::Serving, readiness.clone().run());
-        Ok(readiness)
-    }
-
     /// Until the end of the shard. Without it no connection would ever be read again: a failure ends the shard.
     async fn run(self: Rc<Self>) {
         let mut events = Vec::with_capacity(EVENTS_MAX);

@@ -6,7 +6,7 @@
 
 use super::locked_memory::{IO_BYTES_MIN, RING_DEPTH_MIN, wait_while_short};
 use super::queues::{self, Queue};
-use super::tasks;
+use super::{readiness, tasks};
 use crate::base::ShardId;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use std::cell::RefCell;
@@ -315,19 +315,23 @@ where
             return;
         }
     };
-    let waker = executor.run(async {
+    let ready = executor.run(async {
         queues::create();
+        readiness::create()?;
         let waker = standing_waker();
         queues::sleep(FIRST_TIMER).await;
-        waker.await
+        Ok(waker.await)
     });
-    if signals.ready.send(Ok(waker)).is_err() {
-        return; // another thread took this one's place
+    let ready = ready.map_err(|error: std::io::Error| BuildError::Other(format!("no epoll set: {error}")).on(context));
+    let works = ready.is_ok();
+    if signals.ready.send(ready).is_err() || !works {
+        return; // another thread took this one's place, or the server does not start
     }
     let Ok(Go { make, alive }) = signals.go.recv() else { return }; // another shard could not start
     let end = match catch_unwind(AssertUnwindSafe(|| executor.run(make(context)))) {
         Ok(result) => {
             executor.run(tasks::end_all());
+            readiness::end();
             result.map_err(|error| RuntimeError::Shard { shard, reason: error.to_string() })
         }
         Err(panic) => Err(RuntimeError::Panic { shard, reason: panic_text(panic) }),

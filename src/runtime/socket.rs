@@ -1,6 +1,6 @@
 //! A TCP connection that one task reads and another writes.
 //!
-//! At most one task reads and one writes at a time; what they wait for comes from [`super::readiness`]. Dropping a future of
+//! At most one task reads and one writes at a time; what they wait for comes from `runtime::readiness`. Dropping a future of
 //! this module loses no bytes: data is moved by a system call inside one poll.
 //!
 //! Cost of a request that is alone in its packet: one `recv`, one `send`, and its share of asking which sockets are ready. A

@@ -68,8 +68,7 @@ impl ClientConnection {
             match self.socket.try_write(rest) {
                 Ok(sent) => rest = &rest[sent..],
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                // The reader learns of it.
-                Err(_) => return self.socket.close(),
+                Err(_) => return self.close(),
             }
         }
         if !rest.is_empty() {
@@ -81,15 +80,21 @@ impl ClientConnection {
     /// Closes the socket once everything is sent.
     pub fn close_when_sent(&self) {
         if self.is_writable() {
-            self.socket.close();
+            self.close();
         } else {
             self.close_when_sent.set(true);
         }
     }
 
-    /// Closes the socket at once.
+    /// Closes the socket at once. Its reader learns of it even while it waits for output to leave, and ends the connection.
     pub fn close(&self) {
         self.socket.close();
+        self.resume();
+    }
+
+    /// True after [`ClientConnection::close`].
+    pub fn is_closed(&self) -> bool {
+        self.socket.is_closed()
     }
 
     /// The reader may look again whether it may read.
@@ -103,7 +108,7 @@ impl ClientConnection {
             let bytes = self.unsent.take();
             if bytes.is_empty() {
                 if self.close_when_sent.get() {
-                    self.socket.close();
+                    self.close();
                 }
                 if self.socket.is_closed() {
                     return;
@@ -115,7 +120,7 @@ impl ClientConnection {
             let result = self.socket.write_all(&bytes).await;
             self.writing.set(false);
             if result.is_err() {
-                return self.socket.close();
+                return self.close();
             }
             driver.writable(number);
         }

@@ -327,6 +327,9 @@ impl ShardDriver {
 
     fn send_connection(self: &Rc<Self>, number: u64) {
         let Some(connection) = self.connections.borrow().get(&number).cloned() else { return };
+        if connection.is_closed() {
+            return;
+        }
         if self.shard.borrow().is_cut_off(number) {
             tracing::warn!("{}: the client does not take its replies and events; connection closed", connection.peer());
             return connection.close();
