@@ -249,7 +249,7 @@ fn slow_reader_that_goes_away_leaves_nothing_behind() {
         let (_directory, server) = start("gone", shards, |_| ());
         let mut other = Client::connect(server.address).expect("a connection");
         assert_eq!(other.create("/large", &vec![1; 100 << 10], CreateFlags::PERSISTENT).expect("a reply").error, 0);
-        let files = server.open_files();
+        let sockets = server.open_sockets();
         let mut slow = Client::connect(server.address).expect("a connection");
         for _ in 0..1000 {
             slow.queue(&Request::GetData { path: "/large", watch: false });
@@ -259,7 +259,7 @@ fn slow_reader_that_goes_away_leaves_nothing_behind() {
         slow.flush().expect("sent");
         stream.shutdown(Shutdown::Both).expect("shut down");
         drop((slow, stream));
-        wait_for("the descriptor of the lost connection", || (server.open_files() <= files).then_some(()));
+        wait_for("the socket of the lost connection", || (server.open_sockets() <= sockets).then_some(()));
         assert!(other.exists("/large").expect("a reply"));
         server.stop();
     }
@@ -275,14 +275,14 @@ fn slow_reader_whose_session_expires_leaves_nothing_behind() {
         });
         let mut other = Client::connect(server.address).expect("a connection");
         assert_eq!(other.create("/large", &vec![1; 900 << 10], CreateFlags::PERSISTENT).expect("a reply").error, 0);
-        let files = server.open_files();
+        let sockets = server.open_sockets();
         let mut slow = Client::attach(server.address, Session::new(200), 0).expect("a session");
         for _ in 0..100 {
             slow.queue(&Request::GetData { path: "/large", watch: false });
         }
         slow.flush().expect("sent");
-        wait_for("its connection", || (server.open_files() > files).then_some(()));
-        wait_for("the descriptor of the expired session", || (server.open_files() <= files).then_some(()));
+        wait_for("its connection", || (server.open_sockets() > sockets).then_some(()));
+        wait_for("the socket of the expired session", || (server.open_sockets() <= sockets).then_some(()));
         server.wait_for_log("does not take its replies and events");
         drop(slow);
         server.stop();

@@ -228,6 +228,13 @@ impl ServerProcess {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the child's files").count() as u64
     }
 
+    /// Open sockets: the listeners and the connections. Unlike all files, the segments of the log are not among them.
+    pub fn open_sockets(&self) -> usize {
+        let files = fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the child's files");
+        let targets = files.filter_map(|file| fs::read_link(file.expect("an entry").path()).ok());
+        targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+    }
+
     fn proc_file(&self, name: &str) -> String {
         fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).expect("the child's /proc")
     }
