@@ -16,6 +16,7 @@ const PURE: &[&str] = &[
     "coordination/auth",
     "coordination/processor",
     "coordination/persistence/log_format.rs",
+    "coordination/persistence/log_block.rs",
     "coordination/persistence/log_writer.rs",
     "coordination/persistence/log_queue.rs",
     "coordination/persistence/log_recovery.rs",

@@ -63,8 +63,20 @@ impl AlignedBuf {
         }
     }
 
-    /// Forgets its bytes and keeps its memory.
+    /// Keeps the first `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Forgets its bytes, and keeps its memory unless a write has cut it. The next allocation is then a little smaller than the
+    /// last one, but not smaller than what was written: so it follows what is needed, and seldom has to grow.
     pub fn clear(&mut self) {
+        let capacity = self.memory.as_ref().map_or(0, DmaBuffer::len);
+        if capacity < self.capacity_hint {
+            self.memory = None;
+            let smaller = self.capacity_hint - self.capacity_hint / 8;
+            self.capacity_hint = capacity.max(smaller).next_multiple_of(BLOCK_BYTES);
+        }
         self.len = 0;
     }
 
@@ -147,5 +159,30 @@ mod tests {
         buffer.append(&[8; 5000]);
         assert_eq!((buffer.as_slice()[99], buffer.as_slice()[100], buffer.as_slice()[4096]), (7, 0, 8));
         assert!(AlignedBuf::new().lend().is_none());
+    }
+
+    /// A buffer that a burst has made large must not hold its memory for ever, nor grow step by step, copying, for every write of a
+    /// steady load.
+    #[test]
+    fn what_a_buffer_allocates_follows_what_is_written() {
+        let write = |mut buffer: AlignedBuf, blocks: usize| {
+            buffer.clear();
+            for _ in 0..blocks {
+                buffer.append(&[1; BLOCK_BYTES]);
+            }
+            let (memory, hint) = buffer.lend().unwrap();
+            AlignedBuf::from_lent(memory, hint)
+        };
+        let capacity = |mut buffer: AlignedBuf| {
+            buffer.clear();
+            buffer.append(&[1]);
+            buffer.memory.as_ref().map_or(0, DmaBuffer::len)
+        };
+        let mut buffer = write(AlignedBuf::new(), 1000);
+        assert!(capacity(write(AlignedBuf::new(), 1000)) >= 800 * BLOCK_BYTES, "the next write is as large");
+        for _ in 0..100 {
+            buffer = write(buffer, 3);
+        }
+        assert!(capacity(buffer) <= 8 * BLOCK_BYTES);
     }
 }

@@ -162,11 +162,11 @@ fn write_whole(
     })
 }
 
-/// Reads a file from an offset to its end, several requests ahead.
+/// Reads a part of a file, or from an offset to its end, several requests ahead.
 pub(super) struct Reader {
     file: Rc<DmaFile>,
     path: PathBuf,
-    /// Length of the file when it was opened.
+    /// Length of the file when it was opened, or less: the end of what is read.
     end: u64,
     /// Offset of the next request; a multiple of [`BLOCK_BYTES`].
     next: u64,
@@ -190,12 +190,20 @@ impl Reader {
         self.end
     }
 
+    /// Reads no further than to `end`.
+    pub(super) fn until(mut self, end: u64) -> Reader {
+        self.end = self.end.min(end);
+        self
+    }
+
     pub(super) async fn next(&mut self) -> Result<Option<ReadResult>> {
         while self.in_flight.len() < STREAM_DEPTH && self.next < self.end {
             let (file, offset) = (self.file.clone(), self.next);
-            let request = start_to_finish(async move { file.read_at_aligned(offset, STREAM_BYTES).await });
+            // What is not wanted is not read: it may be nearly all of many large files.
+            let bytes = (self.end - offset).next_multiple_of(BLOCK_BYTES as u64).min(STREAM_BYTES as u64) as usize;
+            let request = start_to_finish(async move { file.read_at_aligned(offset, bytes).await });
             self.in_flight.push_back((offset, Box::pin(request)));
-            self.next += STREAM_BYTES as u64;
+            self.next += bytes as u64;
         }
         let Some((offset, request)) = self.in_flight.pop_front() else { return Ok(None) };
         let chunk = request.await.context("read", &self.path)?;

@@ -208,6 +208,12 @@ impl Reader {
         self.contents.len() as u64
     }
 
+    /// Reads no further than to `end`.
+    pub(super) fn until(mut self, end: usize) -> Reader {
+        self.contents.truncate(end);
+        self
+    }
+
     pub(super) fn next(&mut self) -> Option<Vec<u8>> {
         let end = self.contents.len().min(self.next + STREAM_BYTES);
         let piece = self.contents[self.next..end].to_vec();

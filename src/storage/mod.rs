@@ -163,6 +163,19 @@ impl Storage {
         Ok(contents)
     }
 
+    /// The first `bytes` of a file, or all of a shorter one.
+    pub async fn read_first(&self, path: &Path, bytes: usize) -> Result<Vec<u8>> {
+        let reader = match &self.backend {
+            Backend::Direct => ReaderKind::Direct(dma::Reader::open(path, 0).await?.until(bytes as u64)),
+            Backend::Lossy(disk) => ReaderKind::Lossy(lossy::Reader::open(disk, path, 0)?.until(bytes)),
+        };
+        let (mut reader, mut first) = (FileReader(reader), Vec::new());
+        while let Some(chunk) = reader.next().await? {
+            first.extend_from_slice(&chunk);
+        }
+        Ok(first)
+    }
+
     /// Reads a file from `offset` to its present end, with several requests ahead of the caller.
     pub async fn read_from(&self, path: &Path, offset: u64) -> Result<FileReader> {
         Ok(FileReader(match &self.backend {

@@ -48,6 +48,7 @@
 //! - The two checksums are apart so that the header alone, which fits in one sector, is evidence even when the payload is
 //!   torn.
 
+use super::log_block::BlockBuffer;
 use crate::base::{Zxid, planted};
 use std::fmt;
 use thiserror::Error;
@@ -287,8 +288,9 @@ pub enum BlockFault {
 impl BlockHeader {
     /// Writes header and checksums over the first [`BLOCK_HEADER_BYTES`] of `block`, whose payload follows them, and pads
     /// with zeros to a multiple of `block_bytes`.
-    pub fn seal(&self, block: &mut Vec<u8>, seed: BlockSeed, block_bytes: u32) {
+    pub fn seal(&self, buffer: &mut impl BlockBuffer, seed: BlockSeed, block_bytes: u32) {
         let payload_end = BLOCK_HEADER_BYTES + self.payload_bytes as usize;
+        let block = buffer.as_mut_slice();
         assert_eq!(block.len(), payload_end, "a block is its header's room and its payload");
         let payload_crc = seed.checksum(&block[BLOCK_HEADER_BYTES..]);
         let (first_zxid, first_offset) = self.first_record.unwrap_or((Zxid::ZERO, NO_RECORD_STARTS));
@@ -304,7 +306,7 @@ impl BlockHeader {
         put_u32(block, 60, if self.synced { 0 } else { FLAG_WITHOUT_SYNC });
         let header_crc = seed.checksum(&block[8..BLOCK_HEADER_BYTES]);
         put_u32(block, 4, header_crc);
-        block.resize(payload_end.next_multiple_of(block_bytes as usize), 0);
+        buffer.append_zeros(payload_end.next_multiple_of(block_bytes as usize) - payload_end);
     }
 
     /// Reads the block header at the start of `bytes`, found at `offset` of the segment of `life`.
@@ -366,11 +368,11 @@ pub fn read_block(
 }
 
 /// Appends a record's head.
-pub fn put_record_head(out: &mut Vec<u8>, record_bytes: u32, zxid: Zxid) {
+pub fn put_record_head(out: &mut impl BlockBuffer, record_bytes: u32, zxid: Zxid) {
     let mut head = [0; RECORD_HEAD_BYTES];
     put_u32(&mut head, 0, record_bytes);
     put_u64(&mut head, 4, zxid.0);
-    out.extend_from_slice(&head);
+    out.append(&head);
 }
 
 /// A record's length and zxid, if `bytes` holds a whole head.

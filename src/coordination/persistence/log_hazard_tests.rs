@@ -401,7 +401,7 @@ fn nothing_is_durable_before_the_recovered_tail_is_synced() {
     disk.write(&plan, |_| true);
     let (recovered, records) = disk.recover_all();
     assert_eq!(records.len(), 10);
-    let mut writer = LogWriter::start(tiny_config(), recovered.resume(7).unwrap()).unwrap();
+    let mut writer: LogWriter = LogWriter::start(tiny_config(), recovered.resume(7).unwrap()).unwrap();
     assert_eq!(writer.tail_to_sync(), [Life(2)]);
     assert_eq!(writer.durable_zxid(), Zxid::ZERO);
     assert!(writer.wants_segment().unwrap().is_none());
@@ -410,7 +410,7 @@ fn nothing_is_durable_before_the_recovered_tail_is_synced() {
     assert_eq!(writer.on_tail_synced(Ok(())).unwrap(), Zxid(10));
     assert!(writer.wants_segment().unwrap().is_some());
 
-    let mut failing = LogWriter::start(tiny_config(), recovered.resume(7).unwrap()).unwrap();
+    let mut failing: LogWriter = LogWriter::start(tiny_config(), recovered.resume(7).unwrap()).unwrap();
     assert!(failing.on_tail_synced(Err("EIO".into())).is_err());
     assert!(matches!(failing.wants_segment(), Err(LogError::Stopped(_))));
 }

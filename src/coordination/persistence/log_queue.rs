@@ -6,6 +6,7 @@
 //! Invariants: every piece but the last is full; a record's head never runs over the end of a piece; the last piece ends
 //! where a record ends (records are appended whole).
 
+use super::log_block::BlockBuffer;
 use super::log_format::{BLOCK_HEADER_BYTES, RECORD_HEAD_BYTES, padded_block_bytes, put_record_head};
 use crate::base::Zxid;
 use std::collections::VecDeque;
@@ -23,9 +24,9 @@ struct RecordStart {
 
 /// The coming payload of one block.
 #[derive(Debug, Default)]
-struct Piece {
+struct Piece<B> {
     /// Room for the block header, then the payload.
-    block: Vec<u8>,
+    block: B,
     /// Records that start here, in order.
     starts: Vec<RecordStart>,
     /// The last record that starts before this piece.
@@ -36,9 +37,9 @@ struct Piece {
 
 /// A piece handed out for a flush.
 #[derive(Debug)]
-pub(super) struct TakenPiece {
+pub(super) struct TakenPiece<B> {
     /// Room for the block header, then the payload.
-    pub block: Vec<u8>,
+    pub block: B,
     /// The first record that starts in the payload, and where.
     pub first_record: Option<(Zxid, u32)>,
     /// The last record that starts before the payload.
@@ -49,9 +50,9 @@ pub(super) struct TakenPiece {
     pub completes: Option<Zxid>,
 }
 
-impl Piece {
+impl<B: BlockBuffer> Piece<B> {
     fn payload_bytes(&self) -> usize {
-        self.block.len() - BLOCK_HEADER_BYTES
+        self.block.as_slice().len() - BLOCK_HEADER_BYTES
     }
 
     fn last_started(&self) -> Zxid {
@@ -72,20 +73,20 @@ impl Piece {
 
 /// The pieces in stream order. See the module documentation.
 #[derive(Debug)]
-pub(super) struct FlushQueue {
-    pieces: VecDeque<Piece>,
+pub(super) struct FlushQueue<B> {
+    pieces: VecDeque<Piece<B>>,
     /// Largest payload of a piece, bytes.
     payload_bytes_max: usize,
     /// Payload in all pieces, bytes.
     queued_bytes: u64,
     last_appended: Zxid,
-    spare_blocks: Vec<Vec<u8>>,
+    spare_blocks: Vec<B>,
     spare_starts: Vec<Vec<RecordStart>>,
 }
 
-impl FlushQueue {
+impl<B: BlockBuffer> FlushQueue<B> {
     /// An empty queue whose stream goes on after `last_appended`.
-    pub fn new(payload_bytes_max: usize, last_appended: Zxid) -> FlushQueue {
+    pub fn new(payload_bytes_max: usize, last_appended: Zxid) -> FlushQueue<B> {
         assert!(payload_bytes_max > RECORD_HEAD_BYTES, "a block must hold at least a record's head");
         FlushQueue {
             pieces: VecDeque::new(),
@@ -111,7 +112,7 @@ impl FlushQueue {
         loop {
             let room = self.tail_room().min(record.len());
             let tail = self.pieces.back_mut().expect("the record's piece");
-            tail.block.extend_from_slice(&record[..room]);
+            tail.block.append(&record[..room]);
             record = &record[room..];
             tail.ends_record = record.is_empty();
             if record.is_empty() {
@@ -131,21 +132,20 @@ impl FlushQueue {
         self.pieces.push_back(piece);
     }
 
-    fn new_piece(&mut self, previous_zxid: Zxid) -> Piece {
+    fn new_piece(&mut self, previous_zxid: Zxid) -> Piece<B> {
         let starts = self.spare_starts.pop().unwrap_or_default();
         Piece { block: self.spare_block(), starts, previous_zxid, ends_record: false }
     }
 
     /// A block with room for its header and an empty payload.
-    pub fn spare_block(&mut self) -> Vec<u8> {
+    pub fn spare_block(&mut self) -> B {
         let mut block = self.spare_blocks.pop().unwrap_or_default();
-        block.clear();
-        block.resize(BLOCK_HEADER_BYTES, 0);
+        block.append_zeros(BLOCK_HEADER_BYTES);
         block
     }
 
     /// Takes the first piece, cut to at most `room_bytes` of payload.
-    pub fn take(&mut self, room_bytes: usize) -> Option<TakenPiece> {
+    pub fn take(&mut self, room_bytes: usize) -> Option<TakenPiece<B>> {
         assert!(room_bytes > RECORD_HEAD_BYTES, "a flush needs room for a record's head");
         let mut piece = self.pieces.pop_front()?;
         if piece.payload_bytes() > room_bytes {
@@ -166,7 +166,7 @@ impl FlushQueue {
     }
 
     /// Cuts `piece` at `room_bytes` or a little before, and gives what follows. Happens once a segment.
-    fn split(&mut self, piece: &mut Piece, room_bytes: usize) -> Piece {
+    fn split(&mut self, piece: &mut Piece<B>, room_bytes: usize) -> Piece<B> {
         let before = piece.starts.partition_point(|start| start.offset < room_bytes);
         let last_start = piece.starts[..before].last().copied();
         let cuts_head = last_start.filter(|start| room_bytes - start.offset < RECORD_HEAD_BYTES);
@@ -174,7 +174,7 @@ impl FlushQueue {
 
         let kept_last = piece.starts[..kept].last().map_or(piece.previous_zxid, |start| start.zxid);
         let mut rest = self.new_piece(kept_last);
-        rest.block.extend_from_slice(&piece.block[BLOCK_HEADER_BYTES + cut..]);
+        rest.block.append(&piece.block.as_slice()[BLOCK_HEADER_BYTES + cut..]);
         rest.starts.extend(piece.starts[kept..].iter().map(|s| RecordStart { offset: s.offset - cut, zxid: s.zxid }));
         rest.ends_record = piece.ends_record;
 
@@ -185,8 +185,9 @@ impl FlushQueue {
     }
 
     /// Takes a block's memory back for reuse.
-    pub fn give_back(&mut self, block: Vec<u8>) {
+    pub fn give_back(&mut self, mut block: B) {
         if self.spare_blocks.len() < SPARE_BLOCKS_MAX {
+            block.clear();
             self.spare_blocks.push(block);
         }
     }

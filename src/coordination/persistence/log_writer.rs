@@ -29,6 +29,7 @@
 //! With `sync` off (`forceSync=no`) flushes count as durable once written, but the blocks go on claiming only what was synced
 //! at the start: after a power failure recovery then cuts at the first hole instead of reporting damage.
 
+use super::log_block::BlockBuffer;
 use super::log_format::{
     BLOCK_HEADER_BYTES, BlockHeader, BlockSeed, Life, RECORD_BYTES_MAX, RECORD_HEAD_BYTES, SegmentFault, SegmentHeader,
     check_sizes, padded_block_bytes,
@@ -131,13 +132,13 @@ pub struct SegmentSpec {
 
 /// One write and what must follow it.
 #[derive(Debug)]
-pub struct FlushPlan {
+pub struct FlushPlan<B = Vec<u8>> {
     /// The segment to write to.
     pub life: Life,
     /// Where, bytes; a multiple of the block size, like the length of `bytes`.
     pub offset: u64,
     /// What.
-    pub bytes: Vec<u8>,
+    pub bytes: B,
     /// Whether the bytes must be on stable storage before the flush is reported.
     pub sync: bool,
 }
@@ -202,14 +203,14 @@ struct InFlight {
     completes: Option<Zxid>,
 }
 
-/// The log writer. See the module documentation for the contract.
+/// The log writer. See the module documentation for the contract. `B` is the memory of its blocks.
 #[derive(Debug)]
-pub struct LogWriter {
+pub struct LogWriter<B = Vec<u8>> {
     config: LogConfig,
     stopped: Option<String>,
     stream_id: u64,
     tail_to_sync: Vec<Life>,
-    queue: FlushQueue,
+    queue: FlushQueue<B>,
     reserved_bytes: u64,
     /// The largest reservation that found no room since the last one that did.
     refused_bytes: u64,
@@ -244,9 +245,9 @@ pub struct LogWriter {
     tail: Option<(BlockHeader, Vec<u8>)>,
 }
 
-impl LogWriter {
+impl<B: BlockBuffer> LogWriter<B> {
     /// A writer that goes on where `start` says, always in a fresh segment.
-    pub fn start(config: LogConfig, start: LogStart) -> Result<LogWriter, LogError> {
+    pub fn start(config: LogConfig, start: LogStart) -> Result<LogWriter<B>, LogError> {
         config.check()?;
         let payload_bytes_max = config.flush_bytes_max as usize - BLOCK_HEADER_BYTES;
         let durable_zxid = if start.tail_to_sync.is_empty() { start.keep_to } else { Zxid::ZERO };
@@ -313,7 +314,7 @@ impl LogWriter {
     }
 
     /// The next write, `None` while one is in flight, nothing is queued or no segment has room.
-    pub fn next_flush(&mut self) -> Result<Option<FlushPlan>, LogError> {
+    pub fn next_flush(&mut self) -> Result<Option<FlushPlan<B>>, LogError> {
         self.check_running()?;
         if self.in_flight.is_some() || self.queue.queued_bytes() == 0 || !self.roll_if_full() {
             return Ok(None);
@@ -325,7 +326,7 @@ impl LogWriter {
 
     /// A block that only says what is durable, for a log that has nothing else to write (rule E6). `None` if the last block
     /// says so already, or if the place is promised to a write.
-    pub fn idle_block(&mut self) -> Result<Option<FlushPlan>, LogError> {
+    pub fn idle_block(&mut self) -> Result<Option<FlushPlan<B>>, LogError> {
         self.check_running()?;
         let idle = self.in_flight.is_none() && self.queue.queued_bytes() == 0;
         let block_bytes = u64::from(self.config.block_bytes);
@@ -357,7 +358,7 @@ impl LogWriter {
     }
 
     /// Takes a flush's buffer back, so that the next one need not be allocated.
-    pub fn give_back(&mut self, bytes: Vec<u8>) {
+    pub fn give_back(&mut self, bytes: B) {
         self.queue.give_back(bytes);
     }
 
@@ -376,13 +377,13 @@ impl LogWriter {
         self.queue.queued_bytes()
     }
 
-    fn plan(&mut self, piece: TakenPiece) -> FlushPlan {
+    fn plan(&mut self, piece: TakenPiece<B>) -> FlushPlan<B> {
         let piece = self.behind_tail(piece);
         let claimed_zxid = self.synced_zxid;
         let block_bytes = self.config.block_bytes;
         let active = self.active.as_mut().expect("a segment with room was ensured");
         let header = BlockHeader {
-            payload_bytes: (piece.block.len() - BLOCK_HEADER_BYTES) as u32,
+            payload_bytes: (piece.block.as_slice().len() - BLOCK_HEADER_BYTES) as u32,
             life: active.life,
             offset: active.next_offset,
             first_record: piece.first_record,
@@ -392,12 +393,12 @@ impl LogWriter {
         };
         let mut bytes = piece.block;
         header.seal(&mut bytes, active.seed, block_bytes);
-        active.next_offset += bytes.len() as u64;
+        active.next_offset += bytes.as_slice().len() as u64;
         assert!(active.next_offset <= self.config.segment_bytes, "a flush stays inside its segment");
         self.claimed_zxid = claimed_zxid;
         self.in_flight = Some(InFlight { completes: piece.completes });
         #[cfg(feature = "planted-bugs")]
-        self.remember_tail(&header, &bytes);
+        self.remember_tail(&header, bytes.as_slice());
         self.last_started = piece.last_started;
         self.used.back_mut().expect("the active segment").last_zxid = piece.last_started;
         // Planted, some flushes are synced all the same: what is lost is then a tail, and not everything.
@@ -419,17 +420,17 @@ impl LogWriter {
 }
 
 /// The planted bug that fills a block up with later records instead of beginning a fresh one (rule C1).
-impl LogWriter {
+impl<B: BlockBuffer> LogWriter<B> {
     #[cfg(not(feature = "planted-bugs"))]
-    fn behind_tail(&mut self, piece: TakenPiece) -> TakenPiece {
+    fn behind_tail(&mut self, piece: TakenPiece<B>) -> TakenPiece<B> {
         piece
     }
 
     #[cfg(feature = "planted-bugs")]
-    fn behind_tail(&mut self, mut piece: TakenPiece) -> TakenPiece {
+    fn behind_tail(&mut self, mut piece: TakenPiece<B>) -> TakenPiece<B> {
         let Some((header, payload)) = self.tail.take() else { return piece };
         let Some(active) = self.active.as_mut().filter(|active| active.life == header.life) else { return piece };
-        let payload_bytes = payload.len() + piece.block.len() - BLOCK_HEADER_BYTES;
+        let payload_bytes = payload.len() + piece.block.as_slice().len() - BLOCK_HEADER_BYTES;
         if padded_block_bytes(payload_bytes as u64, self.config.block_bytes) > u64::from(self.config.block_bytes) {
             return piece;
         }
@@ -437,9 +438,10 @@ impl LogWriter {
         let moved = piece.first_record.map(|(zxid, at)| (zxid, at + payload.len() as u32));
         piece.first_record = header.first_record.or(moved);
         piece.previous_zxid = header.previous_zxid;
-        let later = piece.block.split_off(BLOCK_HEADER_BYTES);
-        piece.block.extend_from_slice(&payload);
-        piece.block.extend_from_slice(&later);
+        let later = piece.block.as_slice()[BLOCK_HEADER_BYTES..].to_vec();
+        piece.block.truncate(BLOCK_HEADER_BYTES);
+        piece.block.append(&payload);
+        piece.block.append(&later);
         piece
     }
 
@@ -452,7 +454,7 @@ impl LogWriter {
 }
 
 /// Segments and room.
-impl LogWriter {
+impl<B: BlockBuffer> LogWriter<B> {
     /// The next segment to make, asked for once; ahead of need, so that a flush does not wait for it.
     pub fn wants_segment(&mut self) -> Result<Option<SegmentSpec>, LogError> {
         self.check_running()?;

@@ -7,6 +7,7 @@
 //! [`snapshot_part`], [`snapshot_policy`] (when one is due). Then the drivers, which do the IO: [`data_dir`], [`txn_log`],
 //! [`snapshot`].
 
+pub mod log_block;
 pub mod log_format;
 pub mod log_writer;
 

@@ -3,6 +3,7 @@
 //! Two tasks, both on the executor of the sequencer: one writes flushes (one in flight at a time, all that is queued in each),
 //! one makes segments ahead of need in the background. Neither decides anything.
 
+use super::log_block::BlockBuffer;
 use super::log_chain::SegmentPrefix;
 use super::log_damage::Damage;
 use super::log_format::{BLOCK_BYTES_DEFAULT, Life};
@@ -54,12 +55,37 @@ pub struct OpenedLog {
 
 /// How often a failed segment preparation is tried again.
 const SEGMENT_RETRY: Duration = Duration::from_millis(500);
+/// What is read of every segment before it is known which are needed: its header and its first block's.
+const SEGMENT_PREFIX_BYTES: usize = 2 * BLOCK_BYTES_DEFAULT as usize;
 /// Spare segment files kept for recycling.
 const SPARES_MAX: usize = 4;
 
+/// Blocks are laid out where they are written from.
+impl BlockBuffer for AlignedBuf {
+    fn as_slice(&self) -> &[u8] {
+        AlignedBuf::as_slice(self)
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        AlignedBuf::as_mut_slice(self)
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        AlignedBuf::append(self, bytes);
+    }
+
+    fn truncate(&mut self, len: usize) {
+        AlignedBuf::truncate(self, len);
+    }
+
+    fn clear(&mut self) {
+        AlignedBuf::clear(self);
+    }
+}
+
 /// The log of one server.
 pub struct TxnLog {
-    writer: RefCell<LogWriter>,
+    writer: RefCell<LogWriter<AlignedBuf>>,
     storage: Storage,
     directory: PathBuf,
     /// How the segments are open. With `forceSync=no` a flush is over once it is written.
@@ -153,13 +179,7 @@ impl TxnLog {
     ) -> Result<Recovered, StorageError> {
         let mut heads = Vec::new();
         for life in lives {
-            let mut reader = storage.read_from(&directory.join(life.file_name()), 0).await?;
-            let mut head = Vec::new();
-            while head.len() < 2 * BLOCK_BYTES_DEFAULT as usize {
-                let Some(chunk) = reader.next().await? else { break };
-                head.extend_from_slice(&chunk);
-            }
-            heads.push((*life, head));
+            heads.push((*life, storage.read_first(&directory.join(life.file_name()), SEGMENT_PREFIX_BYTES).await?));
         }
         let prefixes: Vec<SegmentPrefix<'_>> =
             heads.iter().map(|(life, bytes)| SegmentPrefix { life: *life, bytes }).collect();
@@ -189,7 +209,7 @@ impl TxnLog {
     }
 
     /// The writer, for appending and for questions. Call [`TxnLog::kick`] after appending.
-    pub fn writer(&self) -> &RefCell<LogWriter> {
+    pub fn writer(&self) -> &RefCell<LogWriter<AlignedBuf>> {
         &self.writer
     }
 
@@ -228,22 +248,28 @@ impl TxnLog {
         Ok(())
     }
 
-    async fn flush(&self, plan: FlushPlan) -> Result<Zxid, TxnLogError> {
+    async fn flush(&self, plan: FlushPlan<AlignedBuf>) -> Result<Zxid, TxnLogError> {
         let started_us = clock::monotonic_us();
-        let outcome = self.write(&plan).await;
+        let life = plan.life;
+        let outcome = self.write(plan).await;
         let took_us = clock::monotonic_us() - started_us;
         let (count, sum_us) = self.flush_us.get();
         self.flush_us.set((count + 1, sum_us + took_us));
         self.flush_us_max.set(self.flush_us_max.get().max(took_us));
         let mut writer = self.writer.borrow_mut();
-        let durable = writer.on_flushed(outcome.map_err(|error| error.to_string()))?;
-        writer.give_back(plan.bytes);
+        let (outcome, buffer) = match outcome {
+            Ok(buffer) => (Ok(()), Some(buffer)),
+            Err(error) => (Err(error.to_string()), None),
+        };
+        let durable = writer.on_flushed(outcome)?;
+        buffer.into_iter().for_each(|buffer| writer.give_back(buffer));
         // Segments are filled one after the other: earlier ones are not written any more, and need not stay open.
-        self.files.borrow_mut().retain(|life, _| *life >= plan.life);
+        self.files.borrow_mut().retain(|open, _| *open >= life);
         Ok(durable)
     }
 
-    async fn write(&self, plan: &FlushPlan) -> Result<(), StorageError> {
+    /// Gives the buffer back.
+    async fn write(&self, plan: FlushPlan<AlignedBuf>) -> Result<AlignedBuf, StorageError> {
         let known = self.files.borrow().get(&plan.life).cloned();
         let file = match known {
             Some(file) => file,
@@ -254,11 +280,12 @@ impl TxnLog {
                 file
             }
         };
-        let mut buffer = AlignedBuf::with_capacity(plan.bytes.len());
-        buffer.append(&plan.bytes);
-        file.write_at(buffer, plan.offset).await?;
+        let buffer = file.write_at(plan.bytes, plan.offset).await?;
         // Only planted: a segment of a log that syncs is open so that the write did it.
-        if plan.sync && self.sync == SyncMode::OnRequest { file.sync().await } else { Ok(()) }
+        if plan.sync && self.sync == SyncMode::OnRequest {
+            file.sync().await?;
+        }
+        Ok(buffer)
     }
 
     /// Makes segments ahead of need until stopped; `room` is told of every one that is ready: reservations that were refused may
@@ -378,7 +405,7 @@ impl TxnLog {
 
     /// Makes what was written above `zxid` survive a power failure where flushes are not synced (`forceSync=no`).
     pub async fn sync_above(&self, zxid: Zxid) -> Result<(), StorageError> {
-        let written = |writer: &LogWriter| -> Vec<Life> {
+        let written = |writer: &LogWriter<AlignedBuf>| -> Vec<Life> {
             writer.segments().filter(|segment| segment.last_zxid > zxid).map(|segment| segment.life).collect()
         };
         let lives = written(&self.writer.borrow());
