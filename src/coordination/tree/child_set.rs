@@ -79,6 +79,27 @@ impl ChildSet {
         true
     }
 
+    /// Adds `name`, which need not be new, to a set to which names were only pushed so far. That is far cheaper than to look for its
+    /// place, but nothing else may be asked until [`ChildSet::sort`].
+    pub fn push(&mut self, name: &str) {
+        self.first.bytes.extend_from_slice(&encoded(0, &[name.as_bytes()]));
+        self.len += 1;
+    }
+
+    /// Puts what was pushed in its place.
+    pub fn sort(&mut self) {
+        let pushed = std::mem::take(&mut self.first);
+        debug_assert!(self.rest.is_empty() && pushed.entries().all(|entry| entry.shared == 0), "sorted already");
+        let mut names: Vec<&[u8]> = Vec::with_capacity(self.len);
+        names.extend(pushed.entries().map(|entry| entry.rest));
+        names.sort_unstable();
+        names.dedup();
+        self.len = names.len();
+        let mut pages = packed(names.into_iter());
+        self.first = pages.next().map_or(Page::default(), |(_, page)| page);
+        self.rest = pages.collect();
+    }
+
     /// The names, in order of their bytes.
     pub fn to_vec(&self) -> Vec<String> {
         let mut names = Vec::with_capacity(self.len);
@@ -248,6 +269,28 @@ impl Page {
     }
 }
 
+/// Pages full of `names`, which come in order, each once; each with its first name.
+fn packed<'a>(names: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = (EcoString, Page)> {
+    let (mut names, mut bytes) = (names.peekable(), Vec::new());
+    std::iter::from_fn(move || {
+        let first = names.next()?;
+        bytes.clear();
+        bytes.extend_from_slice(&encoded(0, &[first]));
+        let mut last = first;
+        while let Some(name) = names.peek() {
+            let shared = last.iter().zip(*name).take_while(|(one, other)| one == other).count();
+            let entry = encoded(shared, &[&name[shared..]]);
+            if bytes.len() + entry.len() > Page::BYTES_MAX {
+                break;
+            }
+            bytes.extend_from_slice(&entry);
+            last = names.next()?;
+        }
+        // Exactly as long as needed: pages are many.
+        Some((as_str(first).into(), Page { bytes: bytes.as_slice().to_vec() }))
+    })
+}
+
 /// Bytes of entries on their way into a page; seldom more.
 type Encoded = SmallVec<[u8; 64]>;
 
@@ -333,6 +376,29 @@ mod tests {
                 prop_assert_eq!(set.len(), model.len());
             }
             prop_assert_eq!(set.to_vec(), model.into_iter().collect::<Vec<_>>());
+        }
+
+        /// A snapshot names children in any order, and some twice: what is loaded must be the set that was saved, and must go on as any
+        /// other.
+        #[test]
+        fn set_that_was_loaded_is_the_set_of_what_was_pushed(
+            names in proptest::collection::vec(name(), 0..600), later in proptest::collection::vec(name(), 0..60)
+        ) {
+            let (mut set, mut model) = (ChildSet::default(), BTreeSet::new());
+            for name in &names {
+                set.push(name);
+                model.insert(name.clone());
+            }
+            set.sort();
+            prop_assert_eq!((set.len(), set.to_vec()), (model.len(), model.iter().cloned().collect::<Vec<_>>()));
+            for name in &later {
+                prop_assert_eq!(set.contains(name), model.contains(name));
+                prop_assert_eq!(set.insert(name), model.insert(name.clone()));
+            }
+            for name in model.iter().step_by(2) {
+                prop_assert!(set.remove(name) && !set.contains(name));
+            }
+            prop_assert_eq!(set.to_vec(), model.into_iter().skip(1).step_by(2).collect::<Vec<_>>());
         }
     }
 

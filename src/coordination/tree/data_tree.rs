@@ -36,6 +36,16 @@ pub struct DataTree {
     history: History,
     ephemerals: AHashMap<SessionId, HashSet<Box<str>, ahash::RandomState>>,
     data_bytes: u64,
+    loading: Loading,
+}
+
+/// What is kept while a snapshot is loaded.
+#[derive(Debug, Default)]
+struct Loading {
+    /// Slots of nodes whose children, loaded in any order, are still to be sorted.
+    unsorted: Vec<u32>,
+    /// The parent of the last child and its slot: mostly also that of the next.
+    parent: Option<(Box<str>, u32)>,
 }
 
 impl DataTree {
@@ -69,6 +79,7 @@ impl DataTree {
             history: History::default(),
             ephemerals: AHashMap::default(),
             data_bytes: 0,
+            loading: Loading::default(),
         }
     }
 
@@ -250,15 +261,38 @@ impl DataTree {
         }
     }
 
-    /// Makes `name` a child of `parent` while a snapshot is loaded, in whatever order the nodes come.
+    /// Makes `name` a child of `parent` while a snapshot is loaded, in whatever order the nodes come. [`DataTree::end_load`]
+    /// must follow.
     pub fn load_child(&mut self, parent: &str, name: &str) {
-        if let Some(node) = self.nodes.get_mut(parent) {
-            node.extra_mut().children.insert(name);
-            return;
+        let slot = match &self.loading.parent {
+            Some((path, slot)) if **path == *parent => *slot,
+            _ => self.loaded_parent(parent),
+        };
+        let Some(node) = self.nodes.slot_mut(slot) else { return };
+        let children = &mut node.extra_mut().children;
+        if children.is_empty() {
+            self.loading.unsorted.push(slot);
         }
-        let mut node = Node::new(parent, None, AclTable::OPEN, &NodeStat::default());
-        node.extra_mut().children.insert(name);
-        self.insert(node);
+        children.push(name);
+    }
+
+    /// The slot of a node whose child is loaded, perhaps before itself.
+    fn loaded_parent(&mut self, parent: &str) -> u32 {
+        let slot = self.nodes.find(parent).unwrap_or_else(|| {
+            self.insert(Node::new(parent, None, AclTable::OPEN, &NodeStat::default()));
+            self.nodes.find(parent).expect("the place-holder was put there")
+        });
+        self.loading.parent = Some((parent.into(), slot));
+        slot
+    }
+
+    /// Everything of the snapshot was loaded.
+    pub fn end_load(&mut self) {
+        for slot in std::mem::take(&mut self.loading).unsorted {
+            if let Some(node) = self.nodes.slot_mut(slot) {
+                node.extra_mut().children.sort();
+            }
+        }
     }
 
     /// Number of slots a scan that starts now must visit. Nodes keep their slot for life, so every node that exists
@@ -362,6 +396,8 @@ mod tests {
         tree.load("/p", None, OPEN, &created(2));
         tree.load_child("/p", "y");
         tree.load("/p", None, OPEN, &created(2));
+        tree.load_child("/p", "x");
+        tree.end_load();
         assert_eq!((tree.image("/p").unwrap().num_children, tree.image("/p").unwrap().stat), (2, created(2)));
         assert_eq!((tree.len(), tree.data_bytes()), (2, 8));
     }

@@ -60,7 +60,7 @@ impl NodeStore {
         &self.chunks[slot as usize / Self::CHUNK_SLOTS][slot as usize % Self::CHUNK_SLOTS]
     }
 
-    fn slot_mut(&mut self, slot: u32) -> &mut Option<Node> {
+    pub(super) fn slot_mut(&mut self, slot: u32) -> &mut Option<Node> {
         &mut self.chunks[slot as usize / Self::CHUNK_SLOTS][slot as usize % Self::CHUNK_SLOTS]
     }
 
@@ -70,7 +70,8 @@ impl NodeStore {
             .is_some_and(|node| node.body.path_bytes() == path)
     }
 
-    fn find(&self, path: &str) -> Option<u32> {
+    /// The slot of the node at `path`, which is its own for life.
+    pub(super) fn find(&self, path: &str) -> Option<u32> {
         let hash = Self::hash_of(&self.hasher, path.as_bytes());
         self.index[part_of(hash)].find(hash, |&slot| Self::node_is_of(&self.chunks, slot, path.as_bytes())).copied()
     }

@@ -55,6 +55,7 @@ impl Shard {
 
     /// The snapshot is complete: transactions above `start` follow, and nothing is served below `end` (rule C3).
     pub fn end_load(&mut self, start: Zxid, end: Zxid) {
+        self.tree.end_load();
         self.applied = start;
         self.serve_from = end;
         self.forget_history();
