@@ -135,6 +135,12 @@ impl Client {
 
     /// Sends the handshake alone.
     pub fn send_greeting(&mut self) -> io::Result<()> {
+        self.queue_greeting();
+        self.flush()
+    }
+
+    /// Puts the handshake where [`Client::queue`] puts requests.
+    pub fn queue_greeting(&mut self) {
         let request = ConnectRequest {
             protocol_version: 0,
             last_zxid_seen: self.last_zxid,
@@ -144,7 +150,6 @@ impl Client {
             read_only: Some(false),
         };
         request.encode_frame(&mut self.outgoing);
-        self.flush()
     }
 
     /// Takes the answer to the handshake.

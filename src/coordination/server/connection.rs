@@ -11,10 +11,12 @@ use std::rc::Rc;
 
 /// Bytes read from a socket at once.
 const RECEIVE_BYTES: usize = 64 << 10;
+/// Room before them for the beginning of a frame that came earlier. A longer one gathers in memory of its own.
+const PARTIAL_BYTES: usize = 64 << 10;
 
 thread_local! {
     /// Where every connection of a shard receives: filled and used up within one poll, so that idle connections hold none.
-    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; RECEIVE_BYTES]);
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; PARTIAL_BYTES + RECEIVE_BYTES]);
 }
 
 /// A client's socket and what has not been sent yet.
@@ -162,13 +164,13 @@ async fn read(driver: &Rc<ShardDriver>, number: u64, connection: &Rc<ClientConne
             connection.resumed.notified().await;
         }
         let outcome = if held {
-            Ok(offer_again(driver, number, &mut partial))
+            Ok(offer(driver, number, &mut partial, 0))
         } else {
             poll_fn(|cx| {
                 SCRATCH.with_borrow_mut(|scratch| {
-                    let received = std::task::ready!(connection.socket.poll_read(cx, scratch));
+                    let received = std::task::ready!(connection.socket.poll_read(cx, &mut scratch[PARTIAL_BYTES..]));
                     std::task::Poll::Ready(
-                        received.map(|len| take_in(driver, number, &scratch[..len], &mut partial, &mut greeted)),
+                        received.map(|len| take_in(driver, number, scratch, len, &mut partial, &mut greeted)),
                     )
                 })
             })
@@ -197,48 +199,51 @@ enum Taken {
     Refused(String),
 }
 
-fn take_in(driver: &Rc<ShardDriver>, number: u64, bytes: &[u8], partial: &mut Vec<u8>, greeted: &mut bool) -> Taken {
-    if bytes.is_empty() {
+/// `len` new bytes stand in `scratch` at [`PARTIAL_BYTES`].
+fn take_in(
+    driver: &Rc<ShardDriver>,
+    number: u64,
+    scratch: &mut [u8],
+    len: usize,
+    partial: &mut Vec<u8>,
+    greeted: &mut bool,
+) -> Taken {
+    let end = PARTIAL_BYTES + len;
+    if len == 0 {
         return Taken::End;
     }
-    let (whole, from_partial) = if partial.is_empty() {
-        (bytes, false)
-    } else {
-        partial.extend_from_slice(bytes);
-        (&partial[..], true)
-    };
+    if partial.len() > PARTIAL_BYTES {
+        partial.extend_from_slice(&scratch[PARTIAL_BYTES..end]);
+        return offer(driver, number, partial, len);
+    }
+    // What came earlier is put before what came now, not the other way round: it is less.
+    let start = PARTIAL_BYTES - partial.len();
+    scratch[start..PARTIAL_BYTES].copy_from_slice(partial);
+    let whole = &scratch[start..end];
     if !*greeted {
-        match whole.first_chunk::<4>() {
+        match whole.first_chunk::<4>().map(|first| FourLetterWord::parse(*first)) {
             None => {
-                if !from_partial {
-                    partial.extend_from_slice(bytes);
-                }
+                partial.extend_from_slice(&scratch[PARTIAL_BYTES..end]);
                 return Taken::More;
             }
-            Some(first) => {
-                if let Some(word) = FourLetterWord::parse(*first) {
-                    return Taken::Word(word);
-                }
-            }
+            Some(Some(word)) => return Taken::Word(word),
+            Some(None) => *greeted = true,
         }
     }
-    *greeted = true;
-    match driver.received(number, whole, bytes.len()) {
+    match driver.received(number, whole, len) {
         Err(reason) => Taken::Refused(reason),
         Ok(consumed) => {
-            if from_partial {
-                partial.drain(..consumed);
-            } else if consumed < bytes.len() {
-                partial.extend_from_slice(&bytes[consumed..]);
-            }
+            partial.clear();
+            partial.extend_from_slice(&whole[consumed..]);
             what_is_left(driver, number, partial)
         }
     }
 }
 
-/// Offers what was left when requests or output had piled up.
-fn offer_again(driver: &Rc<ShardDriver>, number: u64, partial: &mut Vec<u8>) -> Taken {
-    match driver.received(number, partial, 0) {
+/// Offers what is in `partial`: with its last `new_bytes` the rest of a long frame may have come, or with none, requests or output
+/// had piled up.
+fn offer(driver: &Rc<ShardDriver>, number: u64, partial: &mut Vec<u8>, new_bytes: usize) -> Taken {
+    match driver.received(number, partial, new_bytes) {
         Err(reason) => Taken::Refused(reason),
         Ok(consumed) => {
             partial.drain(..consumed);

@@ -15,8 +15,8 @@ use crate::coordination::processor::message::{ToSequencer, ToShard};
 use crate::coordination::processor::{Shard, ShardOutputs};
 use crate::metrics::Counters;
 use crate::runtime::{LocalNotify, MeshEnd, Queue, clock, spawn};
+use ahash::AHashMap;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub struct ShardDriver {
     sequencer: RefCell<Option<Rc<SequencerDriver>>>,
     mesh: MeshEnd<ShardMessage>,
     words: Arc<Words>,
-    connections: RefCell<HashMap<u64, Rc<ClientConnection>>>,
+    connections: RefCell<AHashMap<u64, Rc<ClientConnection>>>,
     /// Sent output buffers, for reuse.
     spare: RefCell<Vec<Vec<u8>>>,
     counters: RefCell<Counters>,
@@ -68,7 +68,7 @@ impl ShardDriver {
             sequencer: RefCell::new(None),
             mesh,
             words,
-            connections: RefCell::new(HashMap::new()),
+            connections: RefCell::new(AHashMap::default()),
             spare: RefCell::new(Vec::new()),
             counters: RefCell::new(Counters::default()),
             gathering: RefCell::new(Gathering::default()),
