@@ -77,7 +77,7 @@ impl LoneServer {
         loop {
             let mut messages = SequencerOutputs::default();
             for message in std::mem::take(&mut out.to_sequencer) {
-                self.sequencer.receive(ShardId(0), message, 0, &mut messages);
+                self.sequencer.receive(ShardId(0), message, 0);
             }
             self.sequencer.advance(&self.shard, 0, 1000, &mut messages);
             self.sequencer.new_proposals(|_, _| {});

@@ -293,9 +293,7 @@ impl Server {
     }
 
     fn give_sequencer(&mut self, machine: &mut Machine, from: usize, message: ToSequencer) {
-        let mut out = SequencerOutputs::default();
-        self.sequencer.receive(ShardId(from as u16), message, machine.now_ms(), &mut out);
-        self.deliver(machine, out);
+        self.sequencer.receive(ShardId(from as u16), message, machine.now_ms());
         self.wake_sequencer(machine);
     }
 
@@ -306,9 +304,7 @@ impl Server {
                 self.give_sequencer(machine, from, message);
             }
         }
-        let mut out = SequencerOutputs::default();
-        self.sequencer.tick(machine.now_ms(), &mut out);
-        self.deliver(machine, out);
+        self.sequencer.tick(machine.now_ms());
         self.wake_sequencer(machine);
         let delay_us = machine.schedule.between(u64::from(TICK_MS) * 400, u64::from(TICK_MS) * 1000);
         machine.after(delay_us, Inside::SequencerTick);

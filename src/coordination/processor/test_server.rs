@@ -136,11 +136,9 @@ impl TestServer {
 
     /// Runs the sequencer: what it got, validation, an instant disk.
     pub(super) fn run_sequencer(&mut self) {
-        let mut out = SequencerOutputs::default();
         while let Some((from, message)) = self.to_sequencer.pop_front() {
-            self.sequencer.receive(from, message, self.now_ms, &mut out);
+            self.sequencer.receive(from, message, self.now_ms);
         }
-        self.deliver(out);
         let mut out = SequencerOutputs::default();
         self.sequencer.advance(&self.shards[0], self.now_ms, 1000 + self.now_ms, &mut out);
         self.sequencer.new_proposals(|_, _| {});

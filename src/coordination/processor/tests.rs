@@ -194,13 +194,7 @@ fn silent_session_expires() {
         server.settle();
         for _ in 0..25 {
             server.now_ms += 50;
-            let mut out = super::SequencerOutputs::default();
-            server.sequencer.tick(server.now_ms, &mut out);
-            assert!(out.messages.iter().all(|(target, _)| *target != super::Target::All));
-            for (target, message) in out.messages {
-                let super::Target::One(shard) = target else { panic!() };
-                server.to_shard[shard.index()].push_back(message);
-            }
+            server.sequencer.tick(server.now_ms);
             server.settle();
         }
         assert!(server.shards[0].is_finished(silent.number), "{shards} shards");
@@ -275,18 +269,14 @@ fn session_heard_of_while_its_end_waits_goes_on_living() {
     server.settle();
     server.received(client);
     server.now_ms += 5000;
-    let mut out = super::SequencerOutputs::default();
     // One late turn is a frozen server, which expires nobody; two turns a tick apart are silence.
     for now_ms in (0..=server.now_ms).step_by(50) {
-        server.sequencer.tick(now_ms, &mut out);
+        server.sequencer.tick(now_ms);
     }
+    server.run_sequencer();
     assert_eq!(server.sequencer.queued(), 1, "its end waits for the other shards' lists");
     let heard = ToSequencer::Touched(vec![SessionId(response.session_id)]);
-    server.sequencer.receive(ShardId(0), heard, server.now_ms, &mut out);
-    for (target, message) in out.messages {
-        let super::Target::One(shard) = target else { panic!() };
-        server.to_shard[shard.index()].push_back(message);
-    }
+    server.sequencer.receive(ShardId(0), heard, server.now_ms);
     server.settle();
     assert_eq!(server.sequencer.queued(), 0);
     server.request(client, 2, &Request::Exists { path: "/lock", watch: false });

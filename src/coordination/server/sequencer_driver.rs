@@ -69,12 +69,12 @@ impl SequencerDriver {
     /// A message from a shard.
     pub fn receive(&self, from: ShardId, message: ToSequencer) {
         let now_ms = clock::monotonic_ms() as i64;
-        self.sequencer.borrow_mut().receive(from, message, now_ms, &mut self.outputs.borrow_mut());
+        self.sequencer.borrow_mut().receive(from, message, now_ms);
     }
 
     /// A turn of the clock.
     pub fn tick(&self) {
-        self.sequencer.borrow_mut().tick(clock::monotonic_ms() as i64, &mut self.outputs.borrow_mut());
+        self.sequencer.borrow_mut().tick(clock::monotonic_ms() as i64);
     }
 
     /// Everything up to `zxid` is durable: hands it to the shards.

@@ -308,7 +308,7 @@ impl DataTree {
 }
 
 fn body_bytes(node: &Node) -> u64 {
-    (node.path().len() + node.data().map_or(0, <[u8]>::len)) as u64
+    (node.body.path_bytes().len() + node.data().map_or(0, <[u8]>::len)) as u64
 }
 
 #[cfg(test)]
@@ -380,6 +380,32 @@ mod tests {
         tree.keep_history(false);
         tree.apply_delete(Zxid(20), "/a");
         assert_eq!(tree.history_len(), 0);
+    }
+
+    /// Changes of many paths share a chain of the history: each view must undo those of its own path, and no other's.
+    #[test]
+    fn view_undoes_no_other_path() {
+        let mut tree = tree();
+        tree.keep_history(true);
+        let path = |i: u64| format!("/n{i}");
+        // Three changes a path, interleaved, more of them than there are chains.
+        let paths = 3000;
+        for round in 0..3 {
+            for i in 0..paths {
+                let zxid = 10 + round * paths + i;
+                tree.apply_create(Zxid(zxid), &path(i), Some(&[round as u8]), OPEN, &created(zxid));
+            }
+        }
+        tree.set_floor(Zxid(10 + paths / 2));
+        for i in (0..paths).step_by(7) {
+            let at = |zxid| tree.view(&path(i), Zxid(zxid)).and_then(|view| view.data().map(|data| data[0]));
+            let middle = (i <= paths / 2).then_some(0);
+            assert_eq!(at(10 + paths / 2), middle, "{i}");
+            assert_eq!(
+                [at(10 + paths + i), at(10 + 2 * paths + i - 1), at(10 + 2 * paths + i)],
+                [Some(1), Some(1), Some(2)]
+            );
+        }
     }
 
     /// A snapshot may hold a path twice, and children before parents: the index of ephemerals must name the last owner only,

@@ -10,7 +10,6 @@ use super::child_set::ChildSet;
 use super::node::{Body, Node, NodeStat};
 use crate::base::Zxid;
 use ahash::RandomState;
-use hashbrown::HashTable;
 use std::collections::{BTreeMap, VecDeque};
 
 /// How to undo one change of one record.
@@ -43,23 +42,40 @@ impl Before {
 struct Change {
     zxid: Zxid,
     path_hash: u64,
-    /// Number of the change of the same record before it, which may be forgotten already.
-    older: Option<u64>,
+    /// Number of the change before it in the same chain; below [`History::first`] it is forgotten.
+    older: u64,
     before: Before,
 }
 
-/// The changes above `floor` in order, each with the way to the one before it of the same record.
-#[derive(Debug, Default)]
+/// Chains that the changes are spread over. Few enough to stay in the first cache of a core, enough that a chain is short:
+/// the window seldom holds more than some hundred changes.
+const CHAINS: usize = 4096;
+
+/// The changes above `floor` in order, in chains by the hash of the path.
+#[derive(Debug)]
 pub(super) struct History {
     /// False when no read ever asks for the past: one shard, or replay.
     keeping: bool,
     floor: Zxid,
     changes: VecDeque<Change>,
-    /// Number of the first of `changes`; they are counted from the start.
+    /// Number of the first of `changes`; they are counted from 1.
     first: u64,
-    /// Number of the newest change of each record.
-    newest: HashTable<u64>,
+    /// Number of the newest change of each chain. What is below `first` is forgotten, and need not be taken out.
+    newest: Vec<u64>,
     hasher: RandomState,
+}
+
+impl Default for History {
+    fn default() -> History {
+        History {
+            keeping: false,
+            floor: Zxid::ZERO,
+            changes: VecDeque::new(),
+            first: 1,
+            newest: Vec::new(),
+            hasher: RandomState::new(),
+        }
+    }
 }
 
 impl History {
@@ -73,39 +89,22 @@ impl History {
         self.keeping = keeping;
         self.first += self.changes.len() as u64;
         self.changes.clear();
-        self.newest.clear();
-    }
-
-    fn newest_of(&self, path_hash: u64, path: &[u8]) -> Option<u64> {
-        let is_it = |number: &u64| self.changes[(number - self.first) as usize].before.path_bytes() == path;
-        self.newest.find(path_hash, is_it).copied()
+        self.newest.resize(CHAINS, 0);
     }
 
     /// Keeps how to undo the change that `zxid` made.
     pub(super) fn push(&mut self, zxid: Zxid, before: Before) {
         let path_hash = self.hasher.hash_one(before.path_bytes());
         let number = self.first + self.changes.len() as u64;
-        let older = self.newest_of(path_hash, before.path_bytes());
+        let older = std::mem::replace(&mut self.newest[path_hash as usize % CHAINS], number);
         self.changes.push_back(Change { zxid, path_hash, older, before });
-        let known = older.and_then(|older| self.newest.find_mut(path_hash, |other| *other == older));
-        match known {
-            Some(place) => *place = number,
-            None => {
-                let (changes, first) = (&self.changes, self.first);
-                self.newest.insert_unique(path_hash, number, |other| changes[(other - first) as usize].path_hash);
-            }
-        }
     }
 
     /// No read will ask for a position below `floor` again.
     pub(super) fn set_floor(&mut self, floor: Zxid) {
         self.floor = self.floor.max(floor);
-        while let Some(change) = self.changes.pop_front_if(|change| change.zxid <= self.floor) {
-            let number = self.first;
+        while self.changes.pop_front_if(|change| change.zxid <= self.floor).is_some() {
             self.first += 1;
-            if let Ok(place) = self.newest.find_entry(change.path_hash, |other| *other == number) {
-                place.remove();
-            }
         }
     }
 
@@ -121,15 +120,18 @@ impl History {
         if self.changes.back().is_none_or(|newest| newest.zxid <= position) {
             return view;
         }
-        let mut next = self.newest_of(self.hasher.hash_one(path.as_bytes()), path.as_bytes());
-        while let Some(number) = next.filter(|number| *number >= self.first) {
+        let path_hash = self.hasher.hash_one(path.as_bytes());
+        let mut number = self.newest[path_hash as usize % CHAINS];
+        while number >= self.first {
             let change = &self.changes[(number - self.first) as usize];
             if change.zxid <= position {
                 break;
             }
-            crate::base::coverage::mark("before-image-read");
-            view = NodeView::undo(view, &change.before);
-            next = change.older;
+            if change.path_hash == path_hash && change.before.path_bytes() == path.as_bytes() {
+                crate::base::coverage::mark("before-image-read");
+                view = NodeView::undo(view, &change.before);
+            }
+            number = change.older;
         }
         view
     }

@@ -29,10 +29,22 @@ pub(super) struct Ticket {
 }
 
 impl Sequencer {
-    pub(super) fn first_remote_keys(&self, asked: &Asked) -> Vec<LookupKey> {
-        if self.config.map.shards() == 1 {
-            return Vec::new();
+    /// When the front of the queue waits for records, asks what those behind it will surely need, once for each. Whoever can be
+    /// validated at once is not looked at: most requests are of records that are known.
+    pub(super) fn look_ahead(&mut self, out: &mut SequencerOutputs) {
+        if self.config.map.shards() == 1 || self.queue.front().is_none_or(|front| front.unanswered == 0) {
+            return;
         }
+        for place in (self.ahead.max(self.front + 1) - self.front) as usize..self.queue.len() {
+            let keys = self.first_remote_keys(&self.queue[place].asked);
+            // Also of one that asks nothing now: along the queue it must not go down, or the front's would not be the oldest.
+            self.queue[place].issued_after = self.handed;
+            self.ask(place, keys, out);
+        }
+        self.ahead = self.front + self.queue.len() as u64;
+    }
+
+    fn first_remote_keys(&self, asked: &Asked) -> Vec<LookupKey> {
         match asked {
             Asked::Expire(session) => vec![LookupKey::Ephemerals(*session)],
             Asked::Client(request) => match &request.body {
@@ -73,7 +85,9 @@ impl Sequencer {
             let lookup = Lookup { ticket, keys: keys.clone() };
             out.messages.push((Target::One(shard), ToShard::Lookup(lookup)));
             self.tickets.insert(ticket, Ticket { shard, keys, waiting: self.front + place as u64 });
-            self.queue[place].unanswered += 1;
+            let waiting = &mut self.queue[place];
+            waiting.unanswered += 1;
+            waiting.issued_after = waiting.issued_after.min(self.handed);
         }
     }
 

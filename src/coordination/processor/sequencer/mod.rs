@@ -82,7 +82,7 @@ enum Asked {
 #[derive(Debug)]
 struct Waiting {
     asked: Asked,
-    /// What had been handed to the shards when its first lookup was sent.
+    /// What had been handed to the shards when its first lookup was sent; [`Zxid::MAX`] when none was.
     issued_after: Zxid,
     /// Lookups not answered yet.
     unanswered: usize,
@@ -111,6 +111,8 @@ pub struct Sequencer {
     queued_bytes: usize,
     /// Number of the request at the front of the queue.
     front: u64,
+    /// Number of the first request for which nothing was looked up ahead.
+    ahead: u64,
     tickets: AHashMap<u64, Ticket>,
     next_ticket: u64,
     proposals: Proposals,
@@ -148,6 +150,7 @@ impl Sequencer {
             queue: VecDeque::new(),
             queued_bytes: 0,
             front: 0,
+            ahead: 0,
             tickets: AHashMap::default(),
             next_ticket: 0,
             proposals: Proposals::default(),
@@ -214,9 +217,9 @@ impl Sequencer {
     }
 
     /// A message from a shard. `now_ms` is monotonic.
-    pub fn receive(&mut self, from: ShardId, message: ToSequencer, now_ms: i64, out: &mut SequencerOutputs) {
+    pub fn receive(&mut self, from: ShardId, message: ToSequencer, now_ms: i64) {
         match message {
-            ToSequencer::Request(request) => self.enqueue(Asked::Client(request), out),
+            ToSequencer::Request(request) => self.enqueue(Asked::Client(request)),
             ToSequencer::LookupAnswer(answer) => self.answered(from, answer),
             ToSequencer::Touched(sessions) => {
                 for session in sessions {
@@ -233,7 +236,7 @@ impl Sequencer {
 
     /// A turn of the clock: sessions that were not heard of are put in the queue to be closed. Deliver queued touches first
     /// (rule B13).
-    pub fn tick(&mut self, now_ms: i64, out: &mut SequencerOutputs) {
+    pub fn tick(&mut self, now_ms: i64) {
         self.expiry.turn(now_ms);
         if !self.is_open() {
             return;
@@ -242,21 +245,19 @@ impl Sequencer {
             match self.sessions.get(session) {
                 // It stays known and due until there is room for its end.
                 Some(known) if self.refusing => self.expiry.start(session, known.timeout_ms, now_ms),
-                Some(_) => self.enqueue(Asked::Expire(session), out),
+                Some(_) => self.enqueue(Asked::Expire(session)),
                 None => {}
             }
         }
     }
 
-    fn enqueue(&mut self, asked: Asked, out: &mut SequencerOutputs) {
-        let keys = self.first_remote_keys(&asked);
+    fn enqueue(&mut self, asked: Asked) {
         self.queued_bytes += asked.bytes();
-        self.queue.push_back(Waiting { asked, issued_after: self.handed, unanswered: 0, answers: None });
-        self.ask(self.queue.len() - 1, keys, out);
+        self.queue.push_back(Waiting { asked, issued_after: Zxid::MAX, unanswered: 0, answers: None });
     }
 
-    /// Validates requests from the front of the queue until one must wait for a record. `wall_ms` is the time of the
-    /// transactions.
+    /// Validates requests from the front of the queue until one must wait for a record; what those behind it will need is
+    /// looked up meanwhile. `wall_ms` is the time of the transactions.
     pub fn advance(&mut self, local: &dyn LocalRecords, now_ms: i64, wall_ms: i64, out: &mut SequencerOutputs) {
         while self.is_open() && self.queue.front().is_some_and(|front| front.unanswered == 0) {
             let Some(waiting) = self.queue.pop_front() else { break };
@@ -278,13 +279,15 @@ impl Sequencer {
                 }
             }
         }
+        self.look_ahead(out);
         self.settle();
         self.hand_over_marks(out);
     }
 
-    /// Nothing that a queued request may rely on settles: its answers date from `issued_after` at the earliest.
+    /// Nothing that a queued request may rely on settles: its answers date from `issued_after` at the earliest, and lookups
+    /// are sent in the order of the queue.
     fn settle(&mut self) {
-        let mut limit = self.queue.front().map_or(self.handed, |front| front.issued_after);
+        let mut limit = self.queue.front().map_or(self.handed, |front| front.issued_after.min(self.handed));
         if planted::is("b1-entry-dropped-early") {
             limit = self.handed;
         }

@@ -155,12 +155,12 @@ impl Shard {
     }
 
     fn apply_child(&mut self, zxid: Zxid, node_path: &str, added: bool, cversion: i32) -> Result<(), ApplyError> {
-        let Some(parent) = path::parent(node_path) else { return Err(ApplyError::Malformed(zxid)) };
+        let Some((parent, name)) = path::split(node_path) else { return Err(ApplyError::Malformed(zxid)) };
         if !self.owns(parent) {
             self.read_cache.remove(parent);
             return Ok(());
         }
-        let found = self.tree.apply_child(zxid, parent, path::name(node_path), added, cversion);
+        let found = self.tree.apply_child(zxid, parent, name, added, cversion);
         self.expect_record(found, zxid, parent)
     }
 

@@ -48,8 +48,10 @@ impl Shard {
         if self.owns(node_path) {
             self.tree.load(node_path, data, acl, stat);
         }
-        if let Some(parent) = path::parent(node_path).filter(|parent| node_path != "/" && self.owns(parent)) {
-            self.tree.load_child(parent, path::name(node_path));
+        if let Some((parent, name)) =
+            path::split(node_path).filter(|(parent, name)| !name.is_empty() && self.owns(parent))
+        {
+            self.tree.load_child(parent, name);
         }
     }
 
