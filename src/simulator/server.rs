@@ -12,10 +12,12 @@ use super::recovery::{Recovered, dump, kind_of, recover};
 use super::snapshots::Snapshots;
 use crate::base::{ConnectionId, ShardId, Zxid, coverage};
 use crate::coordination::persistence::log_writer::{LogError, Refusal};
-use crate::coordination::processor::message::{Batch, PeerMessage, ToSequencer, ToShard};
+use crate::coordination::processor::message::{Batch, PeerMessage, ToSequencer, ToShard, WriteBody, WriteRequest};
+use crate::coordination::processor::request_pack::RequestPack;
 use crate::coordination::processor::txn::batch_txns;
 use crate::coordination::processor::{Sequencer, SequencerConfig, SequencerOutputs, Shard, ShardOutputs, Target};
 use crate::coordination::session::SessionIds;
+use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
@@ -259,7 +261,10 @@ impl Server {
     /// Puts what a shard gave out on its way.
     fn collect(&mut self, machine: &mut Machine, shard: usize, out: ShardOutputs) {
         for message in out.to_sequencer {
-            self.to_sequencer[shard].push(machine, message, Inside::ToSequencer(shard));
+            let messages = if machine.schedule.percent(50) { one_by_one(message) } else { vec![message] };
+            for message in messages {
+                self.to_sequencer[shard].push(machine, message, Inside::ToSequencer(shard));
+            }
         }
         for (to, message) in out.to_peers {
             self.peers[shard][to.index()].push(machine, message, Inside::Peer(shard, to.index()));
@@ -503,6 +508,21 @@ impl Server {
         let last = self.sequencer.last();
         self.sequencer.queued() == 0 && self.shards.iter().all(|shard| shard.applied() == last)
     }
+}
+
+/// The same message, with requests that are packed together taken apart, so that anything may happen in between.
+fn one_by_one(message: ToSequencer) -> Vec<ToSequencer> {
+    let ToSequencer::Requests(pack) = message else { return vec![message] };
+    let alone = |mut request: WriteRequest| {
+        let record = match &mut request.body {
+            WriteBody::Operation { record, .. } => std::mem::take(record),
+            _ => Bytes::new(),
+        };
+        let mut pack = RequestPack::default();
+        pack.push(request, &record);
+        ToSequencer::Requests(pack)
+    };
+    pack.into_requests().map(alone).collect()
 }
 
 fn note_committed(machine: &mut Machine, batch: &Batch) -> u64 {

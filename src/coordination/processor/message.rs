@@ -4,6 +4,7 @@
 //! batches *and* lookups, so that a lookup never overtakes a commit, rule B1), and between any two shards
 //! ([`PeerMessage`]).
 
+use super::request_pack::RequestPack;
 use crate::base::{ConnectionId, SessionId, Zxid};
 use crate::coordination::auth::Identities;
 use crate::coordination::tree::{AclHash, NodeImage};
@@ -80,8 +81,8 @@ impl WriteRequest {
 /// From a shard to the sequencer.
 #[derive(Clone, Debug)]
 pub enum ToSequencer {
-    /// Please order this.
-    Request(Box<WriteRequest>),
+    /// Please order these.
+    Requests(RequestPack),
     /// The answer to [`ToShard::Lookup`].
     LookupAnswer(LookupAnswer),
     /// These sessions were heard of.

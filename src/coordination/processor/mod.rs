@@ -23,6 +23,7 @@ pub mod message;
 mod own_changes;
 pub mod prep;
 mod proposals;
+pub mod request_pack;
 mod sequencer;
 mod shard;
 pub mod txn;

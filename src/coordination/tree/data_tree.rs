@@ -2,7 +2,7 @@
 
 use super::acl_list::{AclList, AclRef, AclTable};
 use super::history::{Before, History, NodeView};
-use super::node::{Body, Node, NodeStat};
+use super::node::{Node, NodeStat};
 use super::node_store::NodeStore;
 use super::{ShardMap, path};
 use crate::base::{SessionId, ShardId, Zxid};
@@ -206,13 +206,16 @@ impl DataTree {
         let (old, new) = (node.data().map_or(0, <[u8]>::len), data.map_or(0, <[u8]>::len));
         self.data_bytes = self.data_bytes + new as u64 - old as u64;
         if self.history.wants(zxid) {
-            let (before_stat, acl) = (node.stat(), node.acl());
-            let body = std::mem::replace(&mut node.body, Body::new(node_path, data, acl));
-            self.history.push(zxid, Before::Data { body, stat: before_stat });
+            // The long copy comes last: to move what was just written in parts, the CPU waits until all stores before it have
+            // left its buffer, which after a copy into memory that is not in the cache took as long as the rest of applying.
+            let before = Before::Data { body: node.body.take(), stat: node.stat() };
+            node.set_stat(stat);
+            self.history.push(zxid, before);
+            node.body.fill(node_path, data);
         } else {
+            node.set_stat(stat);
             node.body.set_data(data);
         }
-        node.set_stat(stat);
         true
     }
 

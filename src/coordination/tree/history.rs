@@ -49,7 +49,7 @@ struct Change {
 
 /// Chains that the changes are spread over. Few enough to stay in the first cache of a core, enough that a chain is short:
 /// the window seldom holds more than some hundred changes.
-const CHAINS: usize = 4096;
+const CHAINS: usize = 1024;
 
 /// The changes above `floor` in order, in chains by the hash of the path.
 #[derive(Debug)]

@@ -75,12 +75,7 @@ impl Body {
     const HAS_DATA: u32 = 1 << 31;
 
     pub(super) fn new(path: &str, data: Option<&[u8]>, acl: AclRef) -> Body {
-        Body::joined(path.as_bytes(), data, acl)
-    }
-
-    fn joined(path: &[u8], data: Option<&[u8]>, acl: AclRef) -> Body {
-        let bytes = [path, data.unwrap_or_default()].concat().into_boxed_slice();
-        Body { bytes, path_len: Body::tagged_len(path.len(), data.is_some()), acl }
+        Body { bytes: joined(path.as_bytes(), data), path_len: Body::tagged_len(path.len(), data.is_some()), acl }
     }
 
     fn tagged_len(path_len: usize, has_data: bool) -> u32 {
@@ -91,13 +86,24 @@ impl Body {
     pub(super) fn set_data(&mut self, data: Option<&[u8]>) {
         let (path, old) = self.split();
         let new = data.unwrap_or_default();
-        if old.len() != new.len() {
-            *self = Body::joined(path, data, self.acl);
-            return;
-        }
         let path_len = path.len();
-        self.bytes[path_len..].copy_from_slice(new);
+        if old.len() == new.len() {
+            self.bytes[path_len..].copy_from_slice(new);
+        } else {
+            self.bytes = joined(path, data);
+        }
         self.path_len = Body::tagged_len(path_len, data.is_some());
+    }
+
+    /// Path and data go to the caller. [`Body::fill`] must follow.
+    pub(super) fn take(&mut self) -> Body {
+        Body { bytes: std::mem::take(&mut self.bytes), path_len: self.path_len, acl: self.acl }
+    }
+
+    /// Sets path and data; the access list stays.
+    pub(super) fn fill(&mut self, path: &str, data: Option<&[u8]>) {
+        self.path_len = Body::tagged_len(path.len(), data.is_some());
+        self.bytes = joined(path.as_bytes(), data);
     }
 
     fn split(&self) -> (&[u8], &[u8]) {
@@ -116,6 +122,10 @@ impl Body {
     pub(super) fn data(&self) -> Option<&[u8]> {
         (self.path_len & Self::HAS_DATA != 0).then(|| self.split().1)
     }
+}
+
+fn joined(path: &[u8], data: Option<&[u8]>) -> Box<[u8]> {
+    [path, data.unwrap_or_default()].concat().into_boxed_slice()
 }
 
 /// What most nodes do not have: they were created and then only read.

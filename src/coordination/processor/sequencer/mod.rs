@@ -75,7 +75,7 @@ pub struct SequencerOutputs {
 /// What waits for validation.
 #[derive(Debug)]
 enum Asked {
-    Client(Box<WriteRequest>),
+    Client(WriteRequest),
     Expire(SessionId),
 }
 
@@ -219,7 +219,9 @@ impl Sequencer {
     /// A message from a shard. `now_ms` is monotonic.
     pub fn receive(&mut self, from: ShardId, message: ToSequencer, now_ms: i64) {
         match message {
-            ToSequencer::Request(request) => self.enqueue(Asked::Client(request)),
+            ToSequencer::Requests(pack) => {
+                pack.into_requests().for_each(|request| self.enqueue(Asked::Client(request)));
+            }
             ToSequencer::LookupAnswer(answer) => self.answered(from, answer),
             ToSequencer::Touched(sessions) => {
                 for session in sessions {

@@ -29,7 +29,8 @@ mod turn;
 pub use apply::ApplyError;
 pub use connection::ConnectionState;
 
-use super::message::{Lookup, LookupAnswer, LookupKey, LookupValue, PeerMessage, ToSequencer, ToShard};
+use super::message::{Lookup, LookupAnswer, LookupKey, LookupValue, PeerMessage, ToSequencer, ToShard, WriteRequest};
+use super::request_pack::{PackSize, RequestPack};
 use super::sequencer::LocalRecords;
 use crate::base::{SessionId, ShardId, Zxid};
 use crate::coordination::auth::AuthConfig;
@@ -85,12 +86,25 @@ pub struct ShardOutputs {
     pub dirty: Vec<u64>,
     /// How long requests that needed agreement took, from their turn to their reply.
     pub latencies_us: Vec<u64>,
+    /// Of the last pack of requests for the sequencer.
+    pack_size: PackSize,
 }
 
 impl ShardOutputs {
     /// True when nothing waits for the sequencer or for another shard.
     pub fn is_quiet(&self) -> bool {
         self.to_sequencer.is_empty() && self.to_peers.is_empty()
+    }
+
+    /// A request for the sequencer: packed with those that go right before it.
+    fn forward(&mut self, request: WriteRequest, record: &[u8]) {
+        if !matches!(self.to_sequencer.last(), Some(ToSequencer::Requests(pack)) if !pack.is_full()) {
+            self.to_sequencer.push(ToSequencer::Requests(RequestPack::with_room(self.pack_size)));
+        }
+        if let Some(ToSequencer::Requests(pack)) = self.to_sequencer.last_mut() {
+            pack.push(request, record);
+            self.pack_size = pack.size();
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::connection::{ConnectionState, Expected, Held, Unanswered};
 use super::{Shard, ShardOutputs};
 use crate::base::{ConnectionId, SessionId, Zxid, coverage, planted};
-use crate::coordination::processor::message::{ReadKind, RequestId, ToSequencer, WriteBody, WriteRequest};
+use crate::coordination::processor::message::{ReadKind, RequestId, WriteBody, WriteRequest};
 use crate::coordination::session::password;
 use crate::coordination::watch::WatchKind;
 use crate::protocol::jute::Input;
@@ -125,7 +125,7 @@ impl Shard {
             connection.state = ConnectionState::Connecting;
             connection.session = session;
         }
-        self.forward(number, 0, 0, Expected::Connect { read_only }, body, out);
+        self.forward(number, 0, 0, Expected::Connect { read_only }, body, &[], out);
     }
 
     /// A request was read: it takes its turn, or waits for it behind the others. A write does not wait for reads that wait: its
@@ -226,7 +226,7 @@ impl Shard {
             if connection.state != ConnectionState::Open {
                 return Turn::WaitForAnswers;
             }
-            self.forward_request(number, sequence, *header, request, Bytes::copy_from_slice(record), out);
+            self.forward_request(number, sequence, *header, request, record, out);
             return Turn::Taken;
         }
         // Whether a watch is there depends on how the reads before it end (rule A9).
@@ -259,21 +259,20 @@ impl Shard {
         sequence: u64,
         header: RequestHeader,
         request: &Request<'_>,
-        record: Bytes,
+        record: &[u8],
         out: &mut ShardOutputs,
     ) {
-        let (expected, body) = match request {
-            Request::Sync { path } => (Expected::Sync { path: (*path).into() }, WriteBody::Sync),
-            Request::CloseSession => (Expected::CloseSession, WriteBody::CloseSession),
-            Request::Multi(ops) => {
-                let expected = Expected::Multi(ops.iter().map(|op| op.op_code()).collect());
-                (expected, WriteBody::Operation { op: header.op, record })
-            }
-            single => (Expected::Single(single.op_code()), WriteBody::Operation { op: header.op, record }),
+        let operation = WriteBody::Operation { op: header.op, record: Bytes::new() };
+        let (expected, body, record) = match request {
+            Request::Sync { path } => (Expected::Sync { path: (*path).into() }, WriteBody::Sync, &[][..]),
+            Request::CloseSession => (Expected::CloseSession, WriteBody::CloseSession, &[][..]),
+            Request::Multi(ops) => (Expected::Multi(ops.iter().map(|op| op.op_code()).collect()), operation, record),
+            single => (Expected::Single(single.op_code()), operation, record),
         };
-        self.forward(number, sequence, header.xid, expected, body, out);
+        self.forward(number, sequence, header.xid, expected, body, record, out);
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn forward(
         &mut self,
         number: u64,
@@ -281,18 +280,15 @@ impl Shard {
         xid: i32,
         expected: Expected,
         body: WriteBody,
+        record: &[u8],
         out: &mut ShardOutputs,
     ) {
         let (boot, shard, since_us) = (self.config.boot, self.config.id, self.now_us);
         let Some(connection) = self.connections.get_mut(&number) else { return };
         connection.unanswered.push_back(Unanswered { sequence, xid, expected, since_us });
-        out.to_sequencer.push(ToSequencer::Request(Box::new(WriteRequest {
-            id: RequestId { connection: ConnectionId { boot, shard, number }, sequence },
-            session: connection.session,
-            xid,
-            identities: connection.identities.clone(),
-            body,
-        })));
+        let id = RequestId { connection: ConnectionId { boot, shard, number }, sequence };
+        let (session, identities) = (connection.session, connection.identities.clone());
+        out.forward(WriteRequest { id, session, xid, identities, body }, record);
     }
 
     /// Executes a request that needs no agreement, at the position `applied`.
