@@ -220,7 +220,7 @@ impl Readiness {
                 sides.writing.event(ended);
             }
         }
-        Ok(events.len() == EVENTS_MAX)
+        Ok(events.len() == events.capacity())
     }
 }
 
