@@ -134,11 +134,19 @@ fn write(records: &[SnapshotRecord<'_>], end: Zxid) -> (Vec<u8>, PartSummary) {
 /// What a part holds: its records, its summary, and when it was finished.
 type Content = (Vec<Vec<u8>>, PartSummary, Zxid);
 
+/// Bytes at both ends of a file that are cut as finely as a case says. Half a megabyte in pieces of one byte would tell nothing
+/// more, and leave a second for a few dozen cases.
+const FINE_BYTES: usize = 512;
+
 fn read(file: &[u8], piece_bytes: usize) -> Result<Content, SnapshotError> {
     let mut reader = PartReader::new(START, PART);
-    let mut records = Vec::new();
-    for piece in file.chunks(piece_bytes.max(1)) {
+    let (mut records, mut offset) = (Vec::new(), 0);
+    while offset < file.len() {
+        let fine = offset < FINE_BYTES || file.len() - offset <= FINE_BYTES;
+        let piece_bytes = if fine { piece_bytes.max(1) } else { piece_bytes.max(file.len() / FINE_BYTES) };
+        let piece = &file[offset..file.len().min(offset + piece_bytes)];
         reader.feed(piece, &mut |record| records.push(encode(&record)))?;
+        offset += piece.len();
     }
     let (summary, finished_at) = reader.finish()?;
     Ok((records, summary, finished_at))

@@ -318,6 +318,10 @@ impl History {
         assert_eq!(self.writer.durable_zxid(), Zxid(end));
         let in_force = self.flushed.iter().position(|flush| flush.completes >= end).filter(|_| end > 0);
         self.flushed.truncate(in_force.map_or(0, |index| index + 1));
+        if let Some(last) = self.flushed.last_mut() {
+            // What it wrote beyond the cut is void: a new record with one of those numbers is not in it.
+            last.completes = end;
+        }
         self.cuts.retain(|cut| cut.keep_to <= end);
         self.live.split_off(&(end + 1));
         self.disk.recycle(&recovered.recycle_now);
