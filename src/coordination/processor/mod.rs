@@ -9,6 +9,7 @@
 //!
 //! - [`txn`]: what a committed transaction says: results, not intentions.
 //! - [`message`]: what shards and the sequencer say to each other.
+//! - [`request_pack`]: requests travel to the sequencer in packs.
 //! - [`KnownRecords`]: what has been proposed and not yet applied everywhere, and what need not be asked again.
 //! - [`OwnChanges`]: what the request that is being validated changes.
 //! - [`prep`]: turns a request into results, against the outstanding changes and the records of the owner shards.

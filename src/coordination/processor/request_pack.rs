@@ -4,9 +4,9 @@
 use super::message::{WriteBody, WriteRequest};
 use bytes::Bytes;
 
-/// Records' bytes of a pack from which on the next request begins another. A pack's memory is held until the last of its requests
-/// was validated.
-const FULL_BYTES: usize = 64 << 10;
+/// Requests and their records' bytes in a pack from which on the next request begins another. A pack's records are held until the
+/// last of its requests was validated.
+const FULL: PackSize = PackSize { requests: 1024, record_bytes: 64 << 10 };
 
 /// Some requests of one shard, in order.
 #[derive(Clone, Debug, Default)]
@@ -24,17 +24,17 @@ pub struct PackSize {
 }
 
 impl RequestPack {
-    /// An empty pack with room for `size`.
+    /// An empty pack with room for `size`, and no more than is full.
     pub fn with_room(size: PackSize) -> RequestPack {
         RequestPack {
-            requests: Vec::with_capacity(size.requests),
-            records: Vec::with_capacity(size.record_bytes.min(FULL_BYTES)),
+            requests: Vec::with_capacity(size.requests.min(FULL.requests)),
+            records: Vec::with_capacity(size.record_bytes.min(FULL.record_bytes)),
         }
     }
 
     /// True when the next request should begin another pack.
     pub fn is_full(&self) -> bool {
-        self.records.len() >= FULL_BYTES
+        self.requests.len() >= FULL.requests || self.records.len() >= FULL.record_bytes
     }
 
     /// How large it is.
@@ -96,5 +96,20 @@ mod tests {
             pushed -= 1;
         }
         assert_eq!(pushed, 0);
+    }
+
+    /// Requests without a record, as sync has none, must not make a pack that grows without end.
+    #[test]
+    fn pack_of_empty_records_is_full_some_time() {
+        let mut pack = RequestPack::default();
+        let sync = || WriteRequest {
+            id: RequestId::default(),
+            session: SessionId(1),
+            xid: 1,
+            identities: Arc::default(),
+            body: WriteBody::Sync,
+        };
+        (0..FULL.requests).for_each(|_| pack.push(sync(), &[]));
+        assert!(pack.is_full());
     }
 }

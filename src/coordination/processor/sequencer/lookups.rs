@@ -4,7 +4,7 @@
 //! that it is at the front of the queue (rule B1).
 
 use super::{Asked, LocalRecords, Sequencer, SequencerOutputs, Target};
-use crate::base::{SessionId, ShardId};
+use crate::base::{SessionId, ShardId, Zxid};
 use crate::coordination::processor::message::{Lookup, LookupAnswer, LookupKey, LookupValue, ToShard, WriteBody};
 use crate::coordination::processor::prep::{Missing, RecordSource, first_keys};
 use crate::coordination::tree::{NodeImage, ShardMap};
@@ -35,13 +35,13 @@ impl Sequencer {
         if self.config.map.shards() == 1 || self.queue.front().is_none_or(|front| front.unanswered == 0) {
             return;
         }
-        for place in (self.ahead.max(self.front + 1) - self.front) as usize..self.queue.len() {
+        let looked_at = self.queue.partition_point(|waiting| waiting.issued_after != Zxid::MAX);
+        for place in looked_at..self.queue.len() {
             let keys = self.first_remote_keys(&self.queue[place].asked);
-            // Also of one that asks nothing now: along the queue it must not go down, or the front's would not be the oldest.
+            // Also of one that asks nothing now: if it asks in its turn, those behind it rely on older answers.
             self.queue[place].issued_after = self.handed;
             self.ask(place, keys, out);
         }
-        self.ahead = self.front + self.queue.len() as u64;
     }
 
     fn first_remote_keys(&self, asked: &Asked) -> Vec<LookupKey> {

@@ -82,7 +82,8 @@ enum Asked {
 #[derive(Debug)]
 struct Waiting {
     asked: Asked,
-    /// What had been handed to the shards when its first lookup was sent; [`Zxid::MAX`] when none was.
+    /// What had been handed to the shards when it was first looked at for what must be looked up; [`Zxid::MAX`] before. Along the
+    /// queue it never goes down.
     issued_after: Zxid,
     /// Lookups not answered yet.
     unanswered: usize,
@@ -111,8 +112,6 @@ pub struct Sequencer {
     queued_bytes: usize,
     /// Number of the request at the front of the queue.
     front: u64,
-    /// Number of the first request for which nothing was looked up ahead.
-    ahead: u64,
     tickets: AHashMap<u64, Ticket>,
     next_ticket: u64,
     proposals: Proposals,
@@ -150,7 +149,6 @@ impl Sequencer {
             queue: VecDeque::new(),
             queued_bytes: 0,
             front: 0,
-            ahead: 0,
             tickets: AHashMap::default(),
             next_ticket: 0,
             proposals: Proposals::default(),
