@@ -38,12 +38,7 @@ pub fn parent(path: &str) -> Option<&str> {
     split(path).map(|(parent, _)| parent)
 }
 
-/// The name after the last `/`.
-pub fn name(path: &str) -> &str {
-    split(path).map_or(path, |(_, name)| name)
-}
-
-/// [`parent`] and [`name`] at once.
+/// The parent, as [`parent`] gives it, and the name after the last `/`.
 pub fn split(path: &str) -> Option<(&str, &str)> {
     // Names are short: a plain loop from the end is faster than a search for a character.
     let slash = path.bytes().rposition(|byte| byte == b'/')?;
@@ -106,7 +101,7 @@ mod tests {
         assert_eq!(parent("/a"), Some("/"));
         assert_eq!(parent("/"), Some("/"));
         assert_eq!(parent("a"), None);
-        assert_eq!([name("/a//b"), name("/a"), name("/"), name("a")], ["b", "a", "", "a"]);
+        assert_eq!([split("/a//b"), split("/a"), split("/")], [Some(("/a/", "b")), Some(("/", "a")), Some(("/", ""))]);
         assert_eq!(self_and_ancestors("/a/b").collect::<Vec<_>>(), ["/a/b", "/a", "/"]);
     }
 }
