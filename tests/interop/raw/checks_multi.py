@@ -278,6 +278,18 @@ def _(t, body):
     expect(client.exists("/malformed")[0], z.NO_NODE)
 
 
+@table(
+    "multi: a malformed one takes no zxid, as any malformed write",
+    MALFORMED,
+    deviates={title: "takes one, as no other malformed write does" for title, _ in MALFORMED},
+)
+def _(t, body):
+    client = t.client()
+    before = client.ping().zxid
+    expect(client.call(z.MULTI, body).zxid, before, "zxid of the reply")
+    expect(client.ping().zxid, before, "last zxid afterwards")
+
+
 # ---- multiRead -----------------------------------------------------------------------------------------------
 
 
