@@ -134,17 +134,25 @@ fn write(records: &[SnapshotRecord<'_>], end: Zxid) -> (Vec<u8>, PartSummary) {
 /// What a part holds: its records, its summary, and when it was finished.
 type Content = (Vec<Vec<u8>>, PartSummary, Zxid);
 
-/// Bytes at both ends of a file that are cut as finely as a case says. Half a megabyte in pieces of one byte would tell nothing
-/// more, and leave a second for a few dozen cases.
+/// Bytes around both ends of a file and of each of its chunks that are cut as finely as a case says. Half a megabyte in pieces of
+/// one byte would tell nothing more, and leave a second for a few dozen cases.
 const FINE_BYTES: usize = 512;
+
+/// Length of the piece at `offset` of a file of `file_bytes`.
+fn piece_len(file_bytes: usize, offset: usize, piece_bytes: usize) -> usize {
+    let (in_chunk, left) = (offset % CHUNK_BYTES, file_bytes - offset);
+    if !(FINE_BYTES..CHUNK_BYTES - FINE_BYTES).contains(&in_chunk) || left <= FINE_BYTES {
+        return piece_bytes.clamp(1, left);
+    }
+    // A coarse piece ends where the next fine ones begin.
+    piece_bytes.max(file_bytes / FINE_BYTES).clamp(1, (CHUNK_BYTES - in_chunk).min(left) - FINE_BYTES)
+}
 
 fn read(file: &[u8], piece_bytes: usize) -> Result<Content, SnapshotError> {
     let mut reader = PartReader::new(START, PART);
     let (mut records, mut offset) = (Vec::new(), 0);
     while offset < file.len() {
-        let fine = offset < FINE_BYTES || file.len() - offset <= FINE_BYTES;
-        let piece_bytes = if fine { piece_bytes.max(1) } else { piece_bytes.max(file.len() / FINE_BYTES) };
-        let piece = &file[offset..file.len().min(offset + piece_bytes)];
+        let piece = &file[offset..offset + piece_len(file.len(), offset, piece_bytes)];
         reader.feed(piece, &mut |record| records.push(encode(&record)))?;
         offset += piece.len();
     }
