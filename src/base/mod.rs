@@ -3,5 +3,6 @@
 pub mod coverage;
 mod ids;
 pub mod planted;
+pub mod prng;
 
 pub use ids::{ConnectionId, SessionId, ShardId, Zxid};

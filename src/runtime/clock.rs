@@ -1,7 +1,9 @@
 //! The one place that reads time.
 //!
-//! Pure cores never call this: they get `now` as an argument from the driver that called it.
+//! Pure cores never call this: they get `now` as an argument from the driver that called it. Inside a simulated world this is the
+//! world's time.
 
+use super::world;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,16 +11,19 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 ///
 /// Stands still while the machine is suspended. Means nothing to another process.
 pub fn monotonic_ms() -> u64 {
-    origin().elapsed().as_millis() as u64
+    monotonic_us() / 1000
 }
 
 /// Like [`monotonic_ms`], in microseconds and with the same origin.
 pub fn monotonic_us() -> u64 {
-    origin().elapsed().as_micros() as u64
+    if world::is_active() { world::current().now_us() } else { origin().elapsed().as_micros() as u64 }
 }
 
 /// Milliseconds since 1970 by the wall clock. May jump, also backwards: for `ctime` and `mtime`, never for durations.
 pub fn wall_ms() -> i64 {
+    if world::is_active() {
+        return world::current().wall_ms();
+    }
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => since.as_millis() as i64,
         // A clock set before 1970 is wrong but legal: a negative time, as on the wire of ZooKeeper.

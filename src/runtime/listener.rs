@@ -9,6 +9,7 @@
 use super::notify::LocalNotify;
 use super::queues::{sleep, yield_if_needed};
 use super::socket::Socket;
+use super::world::{self, SimulatedListener};
 use glommio::io::{PollState, PollableFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
@@ -34,8 +35,14 @@ const BACKOFF_MAX: Duration = Duration::from_millis(128);
 /// A listening socket that no shard owns yet.
 #[derive(Debug)]
 pub struct BoundListener {
-    listener: TcpListener,
+    kind: BoundKind,
     address: SocketAddr,
+}
+
+#[derive(Debug)]
+enum BoundKind {
+    Kernel(TcpListener),
+    Simulated(SimulatedListener),
 }
 
 impl BoundListener {
@@ -66,17 +73,22 @@ pub fn bind_listeners(address: SocketAddr, shards: usize) -> io::Result<Vec<Boun
         };
         io::Error::new(error.kind(), text)
     };
-    let first = listen(address, false).map_err(explain)?;
-    sockopt::set_socket_reuseport(&first.listener, true).map_err(|errno| explain(errno.into()))?;
-    let chosen = first.address;
+    if world::is_active() {
+        let bound = world::bind(address, shards).map_err(explain)?;
+        let simulated = |(socket, address)| BoundListener { kind: BoundKind::Simulated(socket), address };
+        return Ok(bound.into_iter().map(simulated).collect());
+    }
+    let (first, chosen) = listen(address, false).map_err(explain)?;
+    sockopt::set_socket_reuseport(&first, true).map_err(|errno| explain(errno.into()))?;
     let mut listeners = vec![first];
     while listeners.len() < shards {
-        listeners.push(listen(chosen, true).map_err(explain)?);
+        listeners.push(listen(chosen, true).map_err(explain)?.0);
     }
-    Ok(listeners)
+    let kernel = |socket| BoundListener { kind: BoundKind::Kernel(socket), address: chosen };
+    Ok(listeners.into_iter().map(kernel).collect())
 }
 
-fn listen(address: SocketAddr, shared: bool) -> io::Result<BoundListener> {
+fn listen(address: SocketAddr, shared: bool) -> io::Result<(TcpListener, SocketAddr)> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket: OwnedFd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
@@ -89,7 +101,7 @@ fn listen(address: SocketAddr, shared: bool) -> io::Result<BoundListener> {
     rustix::net::listen(&socket, BACKLOG)?;
     let listener = TcpListener::from(socket);
     let address = listener.local_addr()?;
-    Ok(BoundListener { listener, address })
+    Ok((listener, address))
 }
 
 /// How many connections this process holds at once, over all shards and ports. Clones share the count.
@@ -187,19 +199,43 @@ pub struct Accepted {
     pub permit: ConnectionPermit,
 }
 
+enum ListenerKind {
+    Kernel(PollableFd<TcpListener>),
+    Simulated(SimulatedListener),
+}
+
 /// A shard's listening socket.
 pub struct Listener {
-    socket: PollableFd<TcpListener>,
+    socket: ListenerKind,
     address: SocketAddr,
     limit: ConnectionLimit,
     stopped: Cell<bool>,
     stop: LocalNotify,
 }
 
+impl ListenerKind {
+    /// A connection that waits. The inner error is the connection's own.
+    fn try_accept(&self) -> Result<io::Result<Socket>, Errno> {
+        match self {
+            ListenerKind::Kernel(socket) => {
+                let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+                let connection = rustix::net::accept_with(socket.get_ref(), flags)?;
+                Ok(Socket::from_accepted(TcpStream::from(connection)))
+            }
+            ListenerKind::Simulated(socket) => {
+                socket.try_accept().map(|socket| Ok(Socket::from_simulated(socket))).ok_or(Errno::AGAIN)
+            }
+        }
+    }
+}
+
 impl Listener {
     /// Takes a bound socket into the shard this runs on.
     pub fn new(bound: BoundListener, limit: ConnectionLimit) -> io::Result<Listener> {
-        let socket = PollableFd::new(bound.listener).map_err(io::Error::from)?;
+        let socket = match bound.kind {
+            BoundKind::Kernel(socket) => ListenerKind::Kernel(PollableFd::new(socket).map_err(io::Error::from)?),
+            BoundKind::Simulated(socket) => ListenerKind::Simulated(socket),
+        };
         Ok(Listener { socket, address: bound.address, limit, stopped: Cell::new(false), stop: LocalNotify::new() })
     }
 
@@ -227,8 +263,8 @@ impl Listener {
                 self.back_off(&mut pause).await;
                 continue;
             };
-            match rustix::net::accept_with(self.socket.get_ref(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok(connection) => match Socket::from_accepted(TcpStream::from(connection)) {
+            match self.socket.try_accept() {
+                Ok(connection) => match connection {
                     Ok(socket) => return Ok(Some(Accepted { socket, permit })),
                     Err(error) => tracing::debug!("a connection ended before it was accepted: {error}"),
                 },
@@ -262,7 +298,10 @@ impl Listener {
             if stop.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
-            self.socket.poll_readable(cx, &mut state).map_err(io::Error::from)
+            match &self.socket {
+                ListenerKind::Kernel(socket) => socket.poll_readable(cx, &mut state).map_err(io::Error::from),
+                ListenerKind::Simulated(socket) => socket.poll_acceptable(cx).map(Ok),
+            }
         })
         .await
     }

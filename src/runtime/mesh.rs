@@ -9,6 +9,7 @@
 //! Invariant: messages of one ordered pair arrive in the order of the pushes, each once. Across pairs there is no order.
 
 use super::queues::{Queue, sleep, spawn};
+use super::world::{self, SendError};
 use crate::base::ShardId;
 use glommio::GlommioError;
 use glommio::channels::shared_channel::{
@@ -43,8 +44,88 @@ impl<M: Send + 'static> Clone for Mesh<M> {
 
 /// By peer; `None` at the own place.
 struct UnconnectedEnd<M: Send + 'static> {
-    senders: Vec<Option<SharedSender<Vec<M>>>>,
-    receivers: Vec<Option<SharedReceiver<Vec<M>>>>,
+    senders: Vec<Option<SenderHalf<M>>>,
+    receivers: Vec<Option<ReceiverHalf<M>>>,
+}
+
+/// A half of a channel that no shard has connected yet.
+enum SenderHalf<M: Send + 'static> {
+    Real(SharedSender<Vec<M>>),
+    Simulated(world::Sender<Vec<M>>),
+}
+
+enum ReceiverHalf<M: Send + 'static> {
+    Real(SharedReceiver<Vec<M>>),
+    Simulated(world::Receiver<Vec<M>>),
+}
+
+/// A half on its shard.
+enum BatchSender<M: Send + 'static> {
+    Real(ConnectedSender<Vec<M>>),
+    Simulated(world::Sender<Vec<M>>),
+}
+
+enum BatchReceiver<M: Send + 'static> {
+    Real(ConnectedReceiver<Vec<M>>),
+    Simulated(world::Receiver<Vec<M>>),
+}
+
+fn halves<M: Send + 'static>(batches: usize) -> (SenderHalf<M>, ReceiverHalf<M>) {
+    if world::is_active() {
+        let (sender, receiver) = world::channel(batches);
+        return (SenderHalf::Simulated(sender), ReceiverHalf::Simulated(receiver));
+    }
+    let (sender, receiver) = new_bounded(batches);
+    (SenderHalf::Real(sender), ReceiverHalf::Real(receiver))
+}
+
+impl<M: Send + 'static> SenderHalf<M> {
+    async fn connect(self) -> BatchSender<M> {
+        match self {
+            SenderHalf::Real(half) => BatchSender::Real(half.connect().await),
+            SenderHalf::Simulated(half) => BatchSender::Simulated(half),
+        }
+    }
+}
+
+impl<M: Send + 'static> ReceiverHalf<M> {
+    async fn connect(self) -> BatchReceiver<M> {
+        match self {
+            ReceiverHalf::Real(half) => BatchReceiver::Real(half.connect().await),
+            ReceiverHalf::Simulated(half) => BatchReceiver::Simulated(half),
+        }
+    }
+}
+
+impl<M: Send + 'static> BatchSender<M> {
+    fn try_send(&self, batch: Vec<M>) -> Result<(), SendError<Vec<M>>> {
+        match self {
+            BatchSender::Real(channel) => match channel.try_send(batch) {
+                Ok(()) => Ok(()),
+                Err(error @ GlommioError::WouldBlock(_)) => {
+                    Err(SendError::Full(error.into_inner().expect("a refused batch comes back")))
+                }
+                Err(_) => Err(SendError::Gone),
+            },
+            BatchSender::Simulated(channel) => channel.try_send(batch),
+        }
+    }
+
+    fn close(&self) {
+        match self {
+            BatchSender::Real(channel) => drop(channel.close()),
+            BatchSender::Simulated(channel) => channel.close(),
+        }
+    }
+}
+
+impl<M: Send + 'static> BatchReceiver<M> {
+    async fn recv(&self) -> Option<Vec<M>> {
+        match self {
+            BatchReceiver::Real(channel) => channel.recv().await,
+            BatchReceiver::Simulated(channel) => channel.recv().await,
+        }
+    }
 }
 
 impl<M: Send + 'static> Mesh<M> {
@@ -60,7 +141,7 @@ impl<M: Send + 'static> Mesh<M> {
             .collect();
         for from in 0..shards {
             for to in (0..shards).filter(|&to| to != from) {
-                let (sender, receiver) = new_bounded(channel_batches);
+                let (sender, receiver) = halves(channel_batches);
                 ends[from].senders[to] = Some(sender);
                 ends[to].receivers[from] = Some(receiver);
             }
@@ -112,12 +193,12 @@ impl<M: Send + 'static> Clone for MeshEnd<M> {
 struct End<M: Send + 'static> {
     shard: ShardId,
     outgoing: Vec<Option<Outgoing<M>>>,
-    incoming: Vec<Option<ConnectedReceiver<Vec<M>>>>,
+    incoming: Vec<Option<BatchReceiver<M>>>,
     spare: RefCell<Vec<Vec<M>>>,
 }
 
 struct Outgoing<M: Send + 'static> {
-    channel: ConnectedSender<Vec<M>>,
+    channel: BatchSender<M>,
     /// Pushed and not yet in the channel. Everything in it is younger than everything in the channel.
     pending: RefCell<Vec<M>>,
     state: Cell<State>,
@@ -136,7 +217,7 @@ enum State {
 }
 
 impl<M: Send + 'static> Outgoing<M> {
-    fn new(channel: ConnectedSender<Vec<M>>) -> Outgoing<M> {
+    fn new(channel: BatchSender<M>) -> Outgoing<M> {
         Outgoing {
             channel,
             pending: RefCell::new(Vec::new()),
@@ -150,12 +231,12 @@ impl<M: Send + 'static> Outgoing<M> {
         let batch = self.pending.replace(empty);
         match self.channel.try_send(batch) {
             Ok(()) => self.state.set(State::Open),
-            Err(error @ GlommioError::WouldBlock(_)) => {
+            Err(SendError::Full(batch)) => {
                 // Nothing was pushed since the replace above, so putting the batch back keeps the order.
-                self.pending.replace(error.into_inner().expect("a refused batch comes back"));
+                self.pending.replace(batch);
                 self.state.set(State::Full);
             }
-            Err(_) => self.state.set(State::Gone),
+            Err(SendError::Gone) => self.state.set(State::Gone),
         }
         if self.closing.get() && self.state.get() == State::Open {
             self.shut();

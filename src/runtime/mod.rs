@@ -25,11 +25,14 @@ mod network_tests;
 pub mod notify;
 pub mod preflight;
 pub mod queues;
+pub mod random;
 mod readiness;
 pub mod shards;
 pub mod socket;
 pub(crate) mod tasks;
+mod tcp;
 pub mod watchdog;
+pub mod world;
 
 pub use allocator::Allocator;
 pub use listener::{

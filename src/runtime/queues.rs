@@ -4,11 +4,13 @@
 //! `Latency::Matters` an executor falls asleep with work to do (see the heartbeat of `shards`) far more often.
 
 use super::tasks::until_the_end;
+use super::world;
 use glommio::{Latency, Shares, TaskQueueHandle, executor};
 use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -57,7 +59,10 @@ pub(super) fn create() {
 ///
 /// Panics outside a shard.
 pub fn spawn<T: 'static>(queue: Queue, future: impl Future<Output = T> + 'static) -> TaskHandle<T> {
-    TaskHandle { handle: spawn_beyond_the_end(queue, until_the_end(future)) }
+    TaskHandle(match world::is_active() {
+        false => Handle::Real(spawn_beyond_the_end(queue, until_the_end(future))),
+        true => Handle::Simulated(world::spawn(future)),
+    })
 }
 
 /// Starts a task that also runs while the others are being ended, and that nobody ends.
@@ -75,14 +80,20 @@ pub(super) fn spawn_beyond_the_end<T: 'static>(
 }
 
 /// A running task. Awaiting it gives its result, or `None` when it was cancelled. Dropping it lets the task run on.
-pub struct TaskHandle<T> {
-    handle: glommio::task::JoinHandle<Option<T>>,
+pub struct TaskHandle<T>(Handle<T>);
+
+enum Handle<T> {
+    Real(glommio::task::JoinHandle<Option<T>>),
+    Simulated(Rc<world::Join<T>>),
 }
 
 impl<T> TaskHandle<T> {
     /// Stops the task at its next await. Do not cancel a task with a log write in flight: its outcome would be unknown.
     pub fn cancel(&self) {
-        self.handle.cancel();
+        match &self.0 {
+            Handle::Real(handle) => handle.cancel(),
+            Handle::Simulated(join) => join.cancel(),
+        }
     }
 }
 
@@ -90,12 +101,18 @@ impl<T> Future for TaskHandle<T> {
     type Output = Option<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        Pin::new(&mut self.handle).poll(cx).map(Option::flatten)
+        match &mut self.0 {
+            Handle::Real(handle) => Pin::new(handle).poll(cx).map(Option::flatten),
+            Handle::Simulated(join) => join.poll(cx),
+        }
     }
 }
 
 /// Waits for `duration`.
 pub async fn sleep(duration: Duration) {
+    if world::is_active() {
+        return world::Sleep::new(duration).await;
+    }
     glommio::timer::sleep(duration).await;
 }
 
@@ -128,10 +145,13 @@ pub async fn timeout<T>(duration: Duration, future: impl Future<Output = T>) -> 
 
 /// Lets other tasks run if this one has used up its turn (1 ms). For loops over many items.
 pub async fn yield_if_needed() {
+    if world::is_active() {
+        return world::yield_at_times().await;
+    }
     glommio::yield_if_needed().await;
 }
 
 /// True when this task should yield soon. For loops that hold a borrow: ask, drop the borrow, then [`yield_if_needed`].
 pub fn need_preempt() -> bool {
-    executor().need_preempt()
+    if world::is_active() { world::need_preempt() } else { executor().need_preempt() }
 }

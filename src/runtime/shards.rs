@@ -6,7 +6,7 @@
 
 use super::locked_memory::{IO_BYTES_MIN, RING_DEPTH_MIN, wait_while_short};
 use super::queues::{self, Queue};
-use super::{readiness, tasks};
+use super::{readiness, tasks, world};
 use crate::base::ShardId;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use std::cell::RefCell;
@@ -14,6 +14,7 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -137,18 +138,54 @@ pub enum RuntimeError {
 #[must_use = "dropping the handle lets the shards run without anybody noticing their end"]
 pub struct ShardsHandle {
     threads: Vec<JoinHandle<()>>,
-    ended: Receiver<Result<(), RuntimeError>>,
+    shards: usize,
+    ended: Arc<Ended>,
+}
+
+/// How the shards have ended so far, and who waits for that.
+#[derive(Default)]
+struct Ended {
+    state: Mutex<(Vec<Result<(), RuntimeError>>, Option<Waker>)>,
+}
+
+impl Ended {
+    /// Every shard says so once, also when it panicked.
+    fn report(&self, end: Result<(), RuntimeError>) {
+        let waker = {
+            let mut state = self.lock();
+            state.0.push(end);
+            state.1.take()
+        };
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Vec<Result<(), RuntimeError>>, Option<Waker>)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl ShardsHandle {
-    /// Waits until all shards have ended, or until the first one has failed.
+    /// Waits until all shards have ended, or until the first one has failed. Gives the first failure once.
     ///
     /// On an error the other shards may still run: the caller ends the process, since a server with a dead shard is no server.
+    pub async fn ended(&self) -> Result<(), RuntimeError> {
+        poll_fn(|cx| {
+            let mut state = self.ended.lock();
+            if let Some(place) = state.0.iter().position(Result::is_err) {
+                return Poll::Ready(std::mem::replace(&mut state.0[place], Ok(())));
+            }
+            if state.0.len() == self.shards {
+                return Poll::Ready(Ok(()));
+            }
+            state.1 = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// [`ShardsHandle::ended`] for a thread that may block, and then waits for the threads.
     pub fn join(self) -> Result<(), RuntimeError> {
-        for _ in &self.threads {
-            // Every thread sends exactly once before it ends, also when its shard panicked.
-            self.ended.recv().expect("each shard reports its end")?;
-        }
+        futures_lite::future::block_on(self.ended())?;
         for thread in self.threads {
             thread.join().map_err(|panic| RuntimeError::Panic { shard: 0, reason: panic_text(panic) })?;
         }
@@ -166,7 +203,22 @@ where
     F: FnOnce(ShardContext) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = ShardResult> + 'static,
 {
+    if world::is_active() {
+        return Ok(simulated(config, make));
+    }
     start_with_memory_left(config, build_executor, make)
+}
+
+/// The shards of a simulated process: executors of its world.
+fn simulated<F, Fut>(config: &ShardsConfig, make: F) -> ShardsHandle
+where
+    F: FnOnce(ShardContext) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = ShardResult> + 'static,
+{
+    let ended = Arc::<Ended>::default();
+    let report = ended.clone();
+    world::on_executors(config.shards, make, move |end| report.report(end));
+    ShardsHandle { threads: Vec::new(), shards: config.shards, ended }
 }
 
 /// [`start`], waiting for locked memory, and then with less of it.
@@ -222,12 +274,12 @@ where
         return Err(RuntimeError::Config("the ring depth must be at least 1".into()));
     }
     let cpus = assign_cpus(config, &allowed_cpus()?)?;
-    let (report_end, ended) = channel();
+    let ended = Arc::<Ended>::default();
     let (mut threads, mut starters, mut wakers) = (Vec::new(), Vec::new(), Vec::new());
     for (index, &cpu) in cpus.iter().enumerate() {
         let context = ShardContext { shard: ShardId(index as u16), shards: config.shards, cpu };
         // An early return drops `starters`, at which the threads that did get their executor end.
-        let started = start_thread(config, context, build, &report_end)?;
+        let started = start_thread(config, context, build, &ended)?;
         threads.push(started.thread);
         starters.push(started.starter);
         wakers.push(started.waker);
@@ -241,7 +293,7 @@ where
         let sent = starter.send(Go { make: make.clone(), alive: alive.clone() }).is_ok();
         assert!(sent, "the thread waits for the start");
     }
-    Ok(ShardsHandle { threads, ended })
+    Ok(ShardsHandle { threads, shards: config.shards, ended })
 }
 
 /// A thread whose executor works.
@@ -259,7 +311,7 @@ fn start_thread<F, Fut>(
     config: &ShardsConfig,
     context: ShardContext,
     build: Build,
-    report_end: &Sender<Result<(), RuntimeError>>,
+    ended: &Arc<Ended>,
 ) -> Result<Started<F>, RuntimeError>
 where
     F: FnOnce(ShardContext) -> Fut + Send + 'static,
@@ -270,7 +322,7 @@ where
     for _ in 0..START_ATTEMPTS {
         let (report_ready, ready) = channel();
         let (starter, go) = channel();
-        let signals = Signals { ready: report_ready, go, ended: report_end.clone() };
+        let signals = Signals { ready: report_ready, go, ended: ended.clone() };
         let config = config.clone();
         let thread = std::thread::Builder::new()
             .name(format!("shard-{shard}"))
@@ -296,7 +348,7 @@ struct Go<F> {
 struct Signals<F> {
     ready: Sender<Result<Waker, RuntimeError>>,
     go: Receiver<Go<F>>,
-    ended: Sender<Result<(), RuntimeError>>,
+    ended: Arc<Ended>,
 }
 
 fn shard_main<F, Fut>(config: &ShardsConfig, context: ShardContext, build: Build, signals: Signals<F>)
@@ -339,7 +391,7 @@ where
     // What the executor itself holds closes with it, so the end is reported after it.
     drop(executor);
     drop(alive);
-    let _ = signals.ended.send(end); // nobody listens any more when the handle was dropped or another shard failed
+    signals.ended.report(end);
 }
 
 /// The waker of a task that is never done: waking it from another thread wakes the executor and does nothing else.
@@ -422,7 +474,6 @@ mod tests {
     use super::*;
     use crate::runtime::{StopSignal, spawn};
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::{Arc, Mutex};
 
     fn three_shards() -> ShardsConfig {
         ShardsConfig { allow_sharing_cpus: true, ..ShardsConfig::new(3) }

@@ -4,8 +4,8 @@
 //! since the file's last sync has, independently, the old content or the new one. Names change durably, one at a time, as
 //! after a sync of the directory. A file that is used again keeps its stale content.
 
-use super::prng::Prng;
 use crate::base::Zxid;
+use crate::base::prng::Prng;
 use crate::coordination::persistence::log_format::Life;
 use std::collections::BTreeMap;
 

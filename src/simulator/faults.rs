@@ -1,6 +1,6 @@
 //! What goes wrong in a run, and when: drawn from a stream of its own, and spread over the clients' operations.
 
-use super::prng::Prng;
+use crate::base::prng::Prng;
 
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

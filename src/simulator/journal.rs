@@ -3,7 +3,7 @@
 use super::agenda::Inside;
 use super::disk::{Disk, Extent};
 use super::machine::Machine;
-use super::prng::Prng;
+use crate::base::prng::Prng;
 use crate::base::{Zxid, coverage};
 use crate::coordination::persistence::log_chain::SegmentPrefix;
 use crate::coordination::persistence::log_format::{BLOCK_BYTES_DEFAULT, Life};

@@ -3,7 +3,7 @@
 use super::agenda::{Agenda, Event, Inside};
 use super::checker::history::CommittedKind;
 use super::disk::Disk;
-use super::prng::Prng;
+use crate::base::prng::Prng;
 use crate::base::{ConnectionId, Zxid};
 use crate::coordination::processor::txn::TxnHeader;
 

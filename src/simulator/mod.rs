@@ -1,6 +1,5 @@
 //! Deterministic simulation: the pure cores of a server on virtual network, disks and clocks, driven by one seed.
 //!
-//! - [`prng`]: named streams of random numbers over the seed.
 //! - [`workload`]: the clients.
 //! - `agenda`, `machine`, `network`, `disk`, `faults`: the world that the cores run in.
 //! - `journal`, `snapshots`: the drivers of the log writer, of the snapshot scan and of the loader.
@@ -21,7 +20,6 @@ mod faults;
 mod journal;
 mod machine;
 mod network;
-pub mod prng;
 mod recovery;
 mod server;
 pub mod simulation;

@@ -3,7 +3,7 @@
 use super::agenda::Event;
 use super::checker::history::{ClientConnection, ClosedBy, History, Moment, Received, Sent};
 use super::machine::{Delays, Machine};
-use super::prng::Prng;
+use crate::base::prng::Prng;
 use crate::base::{ConnectionId, Zxid};
 use crate::protocol::jute::Input;
 use crate::protocol::zookeeper::{FrameReader, ReplyHeader};

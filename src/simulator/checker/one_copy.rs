@@ -10,12 +10,12 @@ use super::model::{Actor, Model, ModelEvent, ModelReply};
 use super::reads;
 use super::verify::Promises;
 use super::watches::ModelWatches;
+use crate::base::prng::Prng;
 use crate::base::{SessionId, Zxid};
 use crate::protocol::jute::Output;
 use crate::protocol::zookeeper::{
     ConnectRequest, ConnectResponse, ErrorCode, Id, PASSWORD_BYTES, ReplyHeader, Request, WatcherEvent, permission, xid,
 };
-use crate::simulator::prng::Prng;
 use crate::simulator::workload::{Action, Client, Habits};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;

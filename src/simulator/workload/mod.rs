@@ -7,11 +7,11 @@
 mod belief;
 mod operations;
 
+use crate::base::prng::Prng;
 use crate::protocol::jute::Input;
 use crate::protocol::zookeeper::{
     ConnectRequest, ConnectResponse, PASSWORD_BYTES, ReplyHeader, Request, RequestHeader, WatcherEvent, xid,
 };
-use crate::simulator::prng::Prng;
 use belief::Belief;
 use std::collections::VecDeque;
 

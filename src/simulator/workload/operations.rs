@@ -1,11 +1,11 @@
 //! Random requests over a few paths, so that conflicts are frequent.
 
+use crate::base::prng::Prng;
 use crate::protocol::jute::Output;
 use crate::protocol::zookeeper::{
     Acl, AclVector, AddWatchMode, Create, CreateFlags, Id, MultiOp, MultiOps, Request, WatcherType, permission,
 };
 use crate::simulator::checker::access::digest_of;
-use crate::simulator::prng::Prng;
 
 /// The paths that clients fight over.
 const PATHS: &[&str] = &["/a", "/b", "/a/x", "/a/y", "/a/x/p", "/b/x", "/b/e", "/c", "/c/1", "/c/1/2", "/ab", "/e"];
