@@ -6,7 +6,7 @@
 
 use super::prng::Prng;
 use crate::base::Zxid;
-use crate::coordination::persistence::log_format::Life;
+use crate::log::format::Life;
 use std::collections::BTreeMap;
 
 /// What a disk writes whole or not at all.
