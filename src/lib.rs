@@ -5,13 +5,23 @@
 #![deny(unsafe_code)]
 
 pub mod base;
-pub mod cli;
-pub mod client;
-pub mod config;
-pub mod coordination;
-pub mod loadgen;
-pub mod metrics;
+
 pub mod protocol;
-pub mod runtime;
-pub mod simulator;
+
+pub mod log;
+
+pub mod coordination;
+
+pub mod config;
+pub mod metrics;
+
 pub mod storage;
+
+pub mod runtime;
+
+pub mod client;
+pub mod simulator;
+
+pub mod loadgen;
+
+pub mod cli;

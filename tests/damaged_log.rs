@@ -11,10 +11,10 @@ use common::{Client, Refusal, SHARD_COUNTS, Setup, TestDir, number_from_env};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use ringkeeper::base::Zxid;
-use ringkeeper::coordination::persistence::log_format::{
+use ringkeeper::log::format::{
     BLOCK_HEADER_BYTES, BlockHeader, Life, SEGMENT_HEADER_BYTES, SegmentHeader, put_record_head,
 };
-use ringkeeper::coordination::persistence::log_inspect::{BlockStatus, inspect_segment};
+use ringkeeper::log::inspect::{BlockStatus, inspect_segment};
 use ringkeeper::protocol::zookeeper::CreateFlags;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;

@@ -6,8 +6,8 @@
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use ringkeeper::base::Zxid;
-use ringkeeper::coordination::persistence::log_format::Life;
-use ringkeeper::coordination::persistence::log_recovery::RecoveryOptions;
+use ringkeeper::log::format::Life;
+use ringkeeper::log::recovery::RecoveryOptions;
 use ringkeeper_fuzz::allocation::bounded;
 use ringkeeper_fuzz::log_disk::Damage;
 use ringkeeper_fuzz::log_forgery::{ForgedSegment, forge};

@@ -2,10 +2,10 @@
 
 use arbitrary::Arbitrary;
 use ringkeeper::base::Zxid;
-use ringkeeper::coordination::persistence::log_chain::SegmentPrefix;
-use ringkeeper::coordination::persistence::log_format::{BLOCK_BYTES_DEFAULT, Life};
-use ringkeeper::coordination::persistence::log_recovery::{LogRecovery, Recovered, RecoveryOptions};
-use ringkeeper::coordination::persistence::log_writer::{FlushPlan, LogConfig, LogWriter, SegmentSpec};
+use ringkeeper::log::chain::SegmentPrefix;
+use ringkeeper::log::format::{BLOCK_BYTES_DEFAULT, Life};
+use ringkeeper::log::recovery::{LogRecovery, Recovered, RecoveryOptions};
+use ringkeeper::log::writer::{FlushPlan, LogConfig, LogWriter, SegmentSpec};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What a disk writes whole or not at all.

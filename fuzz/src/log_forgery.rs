@@ -3,9 +3,7 @@
 use crate::log_disk::{BLOCK, LogDisk};
 use arbitrary::Arbitrary;
 use ringkeeper::base::Zxid;
-use ringkeeper::coordination::persistence::log_format::{
-    BLOCK_HEADER_BYTES, BlockHeader, BlockSeed, Life, SegmentHeader, put_record_head,
-};
+use ringkeeper::log::format::{BLOCK_HEADER_BYTES, BlockHeader, BlockSeed, Life, SegmentHeader, put_record_head};
 
 const STREAM_ID: u64 = 7;
 

@@ -4,11 +4,9 @@ use crate::allocation::bounded;
 use crate::log_disk::{Damage, LogDisk, tiny_config};
 use arbitrary::Arbitrary;
 use ringkeeper::base::Zxid;
-use ringkeeper::coordination::persistence::log_format::{
-    BLOCK_HEADER_BYTES, Life, SEGMENT_HEADER_BYTES, SegmentHeader,
-};
-use ringkeeper::coordination::persistence::log_recovery::{Recovered, RecoveryOptions, Verdict};
-use ringkeeper::coordination::persistence::log_writer::{FlushPlan, LogStart, LogWriter, SegmentSpec};
+use ringkeeper::log::format::{BLOCK_HEADER_BYTES, Life, SEGMENT_HEADER_BYTES, SegmentHeader};
+use ringkeeper::log::recovery::{Recovered, RecoveryOptions, Verdict};
+use ringkeeper::log::writer::{FlushPlan, LogStart, LogWriter, SegmentSpec};
 use std::collections::BTreeMap;
 
 /// How long a record is, bytes.

@@ -8,8 +8,8 @@ mod snapshots;
 
 use super::CliError;
 use crate::coordination::persistence::data_dir::DIRECTORY;
-use crate::coordination::persistence::log_format::Life;
 use crate::coordination::persistence::snapshot_format::SnapshotFile;
+use crate::log::format::Life;
 use clap::Args;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};

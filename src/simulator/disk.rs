@@ -6,7 +6,7 @@
 
 use crate::base::Zxid;
 use crate::base::prng::Prng;
-use crate::coordination::persistence::log_format::Life;
+use crate::log::format::Life;
 use std::collections::BTreeMap;
 
 /// What a disk writes whole or not at all.

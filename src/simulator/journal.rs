@@ -5,10 +5,10 @@ use super::disk::{Disk, Extent};
 use super::machine::Machine;
 use crate::base::prng::Prng;
 use crate::base::{Zxid, coverage};
-use crate::coordination::persistence::log_chain::SegmentPrefix;
-use crate::coordination::persistence::log_format::{BLOCK_BYTES_DEFAULT, Life};
-use crate::coordination::persistence::log_recovery::{LogRecovery, Recovered, RecoveryOptions, Verdict};
-use crate::coordination::persistence::log_writer::{FlushPlan, LogConfig, LogError, LogWriter, Refusal, SegmentSpec};
+use crate::log::chain::SegmentPrefix;
+use crate::log::format::{BLOCK_BYTES_DEFAULT, Life};
+use crate::log::recovery::{LogRecovery, Recovered, RecoveryOptions, Verdict};
+use crate::log::writer::{FlushPlan, LogConfig, LogError, LogWriter, Refusal, SegmentSpec};
 use std::collections::VecDeque;
 
 /// Small sizes, so that rolls, splits and records over several segments happen all the time.

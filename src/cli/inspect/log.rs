@@ -2,11 +2,11 @@
 
 use super::{CliError, describe, names, read};
 use crate::base::Zxid;
-use crate::coordination::persistence::log_chain::SegmentPrefix;
-use crate::coordination::persistence::log_format::{BlockHeader, Life, SegmentHeader};
-use crate::coordination::persistence::log_inspect::{BlockStatus, inspect_segment};
-use crate::coordination::persistence::log_recovery::{LogRecovery, RecoveryOptions, Verdict};
 use crate::coordination::persistence::snapshot_format::Manifest;
+use crate::log::chain::SegmentPrefix;
+use crate::log::format::{BlockHeader, Life, SegmentHeader};
+use crate::log::inspect::{BlockStatus, inspect_segment};
+use crate::log::recovery::{LogRecovery, RecoveryOptions, Verdict};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;

@@ -9,10 +9,10 @@ use super::shard_driver::ShardDriver;
 use super::snapshot_load::{Loaded, load_newest};
 use super::start::ServerError;
 use crate::base::{ShardId, Zxid};
-use crate::coordination::persistence::log_damage::DamageCause;
-use crate::coordination::persistence::log_writer::LogConfig;
 use crate::coordination::persistence::snapshot_format::SnapshotFile;
-use crate::coordination::persistence::txn_log::{OpenedLog, TxnLog, TxnLogError};
+use crate::log::damage::DamageCause;
+use crate::log::driver::{OpenedLog, WriteAheadLog, WriteAheadLogError};
+use crate::log::writer::LogConfig;
 use crate::runtime::{clock, yield_if_needed};
 use crate::storage::Storage;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -43,7 +43,7 @@ pub async fn recover(
 ) -> Result<Recovered, ServerError> {
     let files = driver.snapshots();
     let loaded = load_newest(driver, files, discard_after).await?;
-    let log_exists = TxnLog::exists(&storage, directory).await.map_err(TxnLogError::from)?;
+    let log_exists = WriteAheadLog::exists(&storage, directory).await.map_err(WriteAheadLogError::from)?;
     if !log_exists && discard_after.is_none() {
         refuse_without_log(driver, directory, &loaded)?;
     }
@@ -51,7 +51,7 @@ pub async fn recover(
     let mut replay = Replay::default();
     let from = loaded.manifest.as_ref().map_or(Zxid::ZERO, |manifest| manifest.replay_after());
     let sink = |_, txn: &[u8]| replay.add(txn);
-    let opened = TxnLog::open(storage, directory, config, from, discard_after, rand::random(), sink)
+    let opened = WriteAheadLog::open(storage, directory, config, from, discard_after, rand::random(), sink)
         .await
         .map_err(|error| begins_too_late(error, driver, &loaded))?;
     if let Some(notice) = &opened.notice {
@@ -98,8 +98,8 @@ fn refuse_without_log(driver: &ShardDriver, directory: &Path, loaded: &Loaded) -
 }
 
 /// Says what a log that does not reach back means, in view of the snapshots.
-fn begins_too_late(error: TxnLogError, driver: &ShardDriver, loaded: &Loaded) -> ServerError {
-    let TxnLogError::Damaged { directory, damage, .. } = &error else { return error.into() };
+fn begins_too_late(error: WriteAheadLogError, driver: &ShardDriver, loaded: &Loaded) -> ServerError {
+    let WriteAheadLogError::Damaged { directory, damage, .. } = &error else { return error.into() };
     let DamageCause::BeginsTooLate { begins_after } = damage.cause else { return error.into() };
     let found = match &loaded.manifest {
         Some(manifest) => format!("the newest snapshot that can be used starts at {}", manifest.start),

@@ -5,10 +5,10 @@ use super::shard_driver::ShardDriver;
 use super::snapshots::Snapshots;
 use super::start::ServerError;
 use crate::base::{ShardId, Zxid};
-use crate::coordination::persistence::log_writer::Refusal;
-use crate::coordination::persistence::txn_log::TxnLog;
 use crate::coordination::processor::message::{ToSequencer, ToShard};
 use crate::coordination::processor::{Sequencer, SequencerOutputs, Target};
+use crate::log::driver::WriteAheadLog;
+use crate::log::writer::Refusal;
 use crate::metrics::Counters;
 use crate::runtime::clock;
 use std::cell::{Cell, RefCell};
@@ -25,7 +25,7 @@ const TXN_OVERHEAD_BYTES: usize = 512;
 pub struct SequencerDriver {
     sequencer: RefCell<Sequencer>,
     outputs: RefCell<SequencerOutputs>,
-    log: Rc<TxnLog>,
+    log: Rc<WriteAheadLog>,
     snapshots: Rc<Snapshots>,
     /// The operator knows that there is no room for a segment. Small writes may pass all the same, so the sequencer's refusing
     /// comes and goes.
@@ -38,7 +38,7 @@ pub struct SequencerDriver {
 
 impl SequencerDriver {
     /// A driver that appends to `log`, and says how much to `snapshots`.
-    pub fn new(sequencer: Sequencer, log: Rc<TxnLog>, snapshots: Rc<Snapshots>) -> Rc<SequencerDriver> {
+    pub fn new(sequencer: Sequencer, log: Rc<WriteAheadLog>, snapshots: Rc<Snapshots>) -> Rc<SequencerDriver> {
         Rc::new(SequencerDriver {
             sequencer: RefCell::new(sequencer),
             outputs: RefCell::new(SequencerOutputs::default()),
@@ -57,7 +57,7 @@ impl SequencerDriver {
     }
 
     /// The log.
-    pub fn log(&self) -> &Rc<TxnLog> {
+    pub fn log(&self) -> &Rc<WriteAheadLog> {
         &self.log
     }
 

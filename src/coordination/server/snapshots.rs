@@ -16,7 +16,7 @@ use crate::config::ServerConfig;
 use crate::coordination::persistence::snapshot::{SnapshotFiles, SnapshotFilesError};
 use crate::coordination::persistence::snapshot_format::{Manifest, PartSummary, SnapshotFault};
 use crate::coordination::persistence::snapshot_policy::SnapshotPolicy;
-use crate::coordination::persistence::txn_log::TxnLog;
+use crate::log::driver::WriteAheadLog;
 use crate::metrics::Counters;
 use crate::runtime::{LocalNotify, Queue, clock, sleep, spawn, timeout};
 use crate::storage::StorageError;
@@ -51,7 +51,7 @@ struct Purging {
 /// The snapshots of a server, on shard 0.
 pub struct Snapshots {
     files: SnapshotFiles,
-    log: Rc<TxnLog>,
+    log: Rc<WriteAheadLog>,
     policy: RefCell<SnapshotPolicy>,
     /// `None`: everything is kept for ever, as ZooKeeper does without `autopurge.purgeInterval`.
     purging: Option<Purging>,
@@ -73,7 +73,7 @@ impl Snapshots {
     pub fn new(
         config: &ServerConfig,
         files: SnapshotFiles,
-        log: Rc<TxnLog>,
+        log: Rc<WriteAheadLog>,
         broken: BTreeSet<Zxid>,
         replayed: (u64, u64),
     ) -> Rc<Snapshots> {

@@ -12,13 +12,13 @@ use crate::config::{self, ServerConfig};
 use crate::coordination::admin::Whitelist;
 use crate::coordination::auth::{AuthConfig, DigestAlgorithm};
 use crate::coordination::persistence::data_dir::{DataDir, DataDirError};
-use crate::coordination::persistence::log_writer::LogConfig;
 use crate::coordination::persistence::snapshot::SnapshotFiles;
 use crate::coordination::persistence::snapshot_format::SnapshotError;
-use crate::coordination::persistence::txn_log::TxnLogError;
 use crate::coordination::processor::{ApplyError, Sequencer, SequencerConfig, Shard, ShardConfig};
 use crate::coordination::session::{SessionIds, SessionTable};
 use crate::coordination::tree::{DataTree, ShardMap};
+use crate::log::driver::WriteAheadLogError;
+use crate::log::writer::LogConfig;
 use crate::runtime::{
     BoundListener, ConnectionLimit, Listener, Mesh, PeerLimit, Queue, RuntimeError, ShardContext, ShardResult,
     ShardsConfig, ShardsHandle, StopSignal, Watchdog, WatchdogConfig, bind_listeners, clock, preflight, run_shards,
@@ -46,7 +46,7 @@ pub enum ServerError {
     DataDir(#[from] DataDirError),
     /// The log cannot be used.
     #[error(transparent)]
-    Log(#[from] TxnLogError),
+    Log(#[from] WriteAheadLogError),
     /// The log takes nothing any more; what was acknowledged is safe.
     #[error("{0}; the server stops, what it acknowledged is on disk. Check the disk and start it again")]
     LogStopped(String),

@@ -1,6 +1,6 @@
 //! What can be wrong with a log beyond a torn tail, in words an operator can act on.
 
-use super::log_format::{BlockFault, Life, SegmentFault};
+use super::format::{BlockFault, Life, SegmentFault};
 use crate::base::Zxid;
 use thiserror::Error;
 

@@ -1,7 +1,7 @@
 //! What is written to the transaction log, where and when: a state machine without IO.
 //!
 //! # The driver's duties, in order
-//! 1. Recover ([`super::log_recovery`]), then [`LogWriter::start`] with what it says.
+//! 1. Recover ([`super::recovery`]), then [`LogWriter::start`] with what it says.
 //! 2. **Sync the tail** (rule E3): sync each file of [`LogWriter::tail_to_sync`], report by [`LogWriter::on_tail_synced`].
 //!    Until then nothing is durable and no segment is asked for.
 //! 3. After every event, as long as something comes:
@@ -29,12 +29,12 @@
 //! With `sync` off (`forceSync=no`) flushes count as durable once written, but the blocks go on claiming only what was synced
 //! at the start: after a power failure recovery then cuts at the first hole instead of reporting damage.
 
-use super::log_block::BlockBuffer;
-use super::log_format::{
+use super::block::BlockBuffer;
+use super::format::{
     BLOCK_HEADER_BYTES, BlockHeader, BlockSeed, Life, RECORD_BYTES_MAX, RECORD_HEAD_BYTES, SegmentFault, SegmentHeader,
     check_sizes, padded_block_bytes,
 };
-use super::log_queue::{FlushQueue, TakenPiece};
+use super::queue::{FlushQueue, TakenPiece};
 use crate::base::{Zxid, planted};
 use std::collections::VecDeque;
 use thiserror::Error;
@@ -60,7 +60,7 @@ impl Default for LogConfig {
     fn default() -> Self {
         LogConfig {
             segment_bytes: 16 << 20,
-            block_bytes: super::log_format::BLOCK_BYTES_DEFAULT,
+            block_bytes: super::format::BLOCK_BYTES_DEFAULT,
             flush_bytes_max: 4 << 20,
             queue_bytes_max: 64 << 20,
             ready_segments: 1,

@@ -6,8 +6,8 @@
 //! Invariants: every piece but the last is full; a record's head never runs over the end of a piece; the last piece ends
 //! where a record ends (records are appended whole).
 
-use super::log_block::BlockBuffer;
-use super::log_format::{BLOCK_HEADER_BYTES, RECORD_HEAD_BYTES, padded_block_bytes, put_record_head};
+use super::block::BlockBuffer;
+use super::format::{BLOCK_HEADER_BYTES, RECORD_HEAD_BYTES, padded_block_bytes, put_record_head};
 use crate::base::Zxid;
 use std::collections::VecDeque;
 

@@ -1,9 +1,9 @@
 //! A disk for tests: files in memory, one flush in flight, and crashes that keep any part of it, sector by sector.
 
-use super::log_chain::SegmentPrefix;
-use super::log_format::{BLOCK_BYTES_DEFAULT, Life};
-use super::log_recovery::{LogRecovery, Recovered, RecoveryOptions};
-use super::log_writer::{FlushPlan, LogConfig, LogStart, LogWriter};
+use super::chain::SegmentPrefix;
+use super::format::{BLOCK_BYTES_DEFAULT, Life};
+use super::recovery::{LogRecovery, Recovered, RecoveryOptions};
+use super::writer::{FlushPlan, LogConfig, LogStart, LogWriter};
 use crate::base::Zxid;
 use std::collections::{BTreeMap, VecDeque};
 

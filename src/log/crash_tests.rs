@@ -1,10 +1,10 @@
 //! Random histories of appends, flushes and crashes: whatever a crash leaves, recovery gives back a prefix of what was
 //! appended that contains everything acknowledged.
 
-use super::log_format::Life;
-use super::log_recovery::{RecoveryOptions, Verdict};
-use super::log_test_disk::{BLOCK, TestDisk, checked_zxids, new_log, record, tiny_config};
-use super::log_writer::{LogConfig, LogWriter};
+use super::format::Life;
+use super::recovery::{RecoveryOptions, Verdict};
+use super::test_disk::{BLOCK, TestDisk, checked_zxids, new_log, record, tiny_config};
+use super::writer::{LogConfig, LogWriter};
 use crate::base::Zxid;
 use proptest::prelude::*;
 

@@ -48,7 +48,7 @@
 //! - The two checksums are apart so that the header alone, which fits in one sector, is evidence even when the payload is
 //!   torn.
 
-use super::log_block::BlockBuffer;
+use super::block::BlockBuffer;
 use crate::base::{Zxid, planted};
 use std::fmt;
 use thiserror::Error;

@@ -1,6 +1,6 @@
 //! A segment file as a list of blocks, for printing: what is good, what is bad, what is old.
 
-use super::log_format::{BlockFault, BlockHeader, Life, SegmentHeader, read_block};
+use super::format::{BlockFault, BlockHeader, Life, SegmentHeader, read_block};
 
 /// What stands at a place of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,12 +3,12 @@
 //! Two tasks, both on the executor of the sequencer: one writes flushes (one in flight at a time, all that is queued in each),
 //! one makes segments ahead of need in the background. Neither decides anything.
 
-use super::log_block::BlockBuffer;
-use super::log_chain::SegmentPrefix;
-use super::log_damage::Damage;
-use super::log_format::{BLOCK_BYTES_DEFAULT, Life};
-use super::log_recovery::{LogRecovery, Recovered, RecoveryOptions, Verdict};
-use super::log_writer::{FlushPlan, LogConfig, LogError, LogWriter, SegmentSpec};
+use super::block::BlockBuffer;
+use super::chain::SegmentPrefix;
+use super::damage::Damage;
+use super::format::{BLOCK_BYTES_DEFAULT, Life};
+use super::recovery::{LogRecovery, Recovered, RecoveryOptions, Verdict};
+use super::writer::{FlushPlan, LogConfig, LogError, LogWriter, SegmentSpec};
 use crate::base::{Zxid, planted};
 use crate::runtime::{LocalNotify, clock, sleep};
 use crate::storage::{AlignedBuf, LogFile, Storage, StorageError, SyncMode};
@@ -21,7 +21,7 @@ use thiserror::Error;
 
 /// Why the log cannot be used.
 #[derive(Debug, Error)]
-pub enum TxnLogError {
+pub enum WriteAheadLogError {
     /// A file operation failed.
     #[error("transaction log: {0}")]
     Storage(#[from] StorageError),
@@ -46,7 +46,7 @@ pub enum TxnLogError {
 /// What was found at start.
 pub struct OpenedLog {
     /// The log, ready to go on.
-    pub log: Rc<TxnLog>,
+    pub log: Rc<WriteAheadLog>,
     /// The last record.
     pub end: Zxid,
     /// A line for the operator, when something was cut.
@@ -84,7 +84,7 @@ impl BlockBuffer for AlignedBuf {
 }
 
 /// The log of one server.
-pub struct TxnLog {
+pub struct WriteAheadLog {
     writer: RefCell<LogWriter<AlignedBuf>>,
     storage: Storage,
     directory: PathBuf,
@@ -102,7 +102,7 @@ pub struct TxnLog {
     stopping: Cell<bool>,
 }
 
-impl TxnLog {
+impl WriteAheadLog {
     /// Reads the log in `directory` and prepares to go on. `sink` gets every record above `options.from`, in order, before
     /// the verdict: a caller must not act on them when this fails.
     pub async fn open(
@@ -113,10 +113,10 @@ impl TxnLog {
         discard_after: Option<Zxid>,
         new_stream_id: u64,
         mut sink: impl FnMut(Zxid, &[u8]),
-    ) -> Result<OpenedLog, TxnLogError> {
+    ) -> Result<OpenedLog, WriteAheadLogError> {
         let (lives, spares) = Self::list_files(&storage, directory).await?;
         let recovered = Self::recover(&storage, directory, &lives, &spares, from, discard_after, &mut sink).await?;
-        let start = recovered.resume(new_stream_id).map_err(|damage| TxnLogError::Damaged {
+        let start = recovered.resume(new_stream_id).map_err(|damage| WriteAheadLogError::Damaged {
             directory: directory.display().to_string(),
             keep: damage.recoverable_to,
             damage: Box::new(damage),
@@ -136,7 +136,7 @@ impl TxnLog {
         // The planted bug syncs some flushes late, with all before them: what a crash loses is then a tail.
         let forced = config.sync && !planted::is("ack-before-sync");
         let sync = if forced { SyncMode::EveryWrite } else { SyncMode::OnRequest };
-        let log = Rc::new(TxnLog {
+        let log = Rc::new(WriteAheadLog {
             writer: RefCell::new(LogWriter::start(config, start)?),
             storage,
             directory: directory.to_owned(),
@@ -195,7 +195,7 @@ impl TxnLog {
     }
 
     /// Rule E3: what was read back may sit in a cache only.
-    async fn sync_tail(&self) -> Result<(), TxnLogError> {
+    async fn sync_tail(&self) -> Result<(), WriteAheadLogError> {
         let lives = self.writer.borrow().tail_to_sync().to_vec();
         for life in &lives {
             let file = self.storage.open_log_file(&self.directory.join(life.file_name()), SyncMode::OnRequest).await?;
@@ -208,7 +208,7 @@ impl TxnLog {
         Ok(())
     }
 
-    /// The writer, for appending and for questions. Call [`TxnLog::kick`] after appending.
+    /// The writer, for appending and for questions. Call [`WriteAheadLog::kick`] after appending.
     pub fn writer(&self) -> &RefCell<LogWriter<AlignedBuf>> {
         &self.writer
     }
@@ -226,7 +226,7 @@ impl TxnLog {
 
     /// Writes flushes until stopped; `durable` is told of every new durable position. An error means that nothing more will
     /// be durable.
-    pub async fn run_flushes(&self, durable: impl Fn(Zxid)) -> Result<(), TxnLogError> {
+    pub async fn run_flushes(&self, durable: impl Fn(Zxid)) -> Result<(), WriteAheadLogError> {
         loop {
             let plan = self.writer.borrow_mut().next_flush()?;
             self.segment_wanted.notify();
@@ -239,7 +239,7 @@ impl TxnLog {
     }
 
     /// Writes down what is durable, when nothing else has done so since (rule E6). Called once in a tick.
-    pub async fn idle(&self) -> Result<(), TxnLogError> {
+    pub async fn idle(&self) -> Result<(), WriteAheadLogError> {
         let plan = self.writer.borrow_mut().idle_block()?;
         if let Some(plan) = plan {
             self.flush(plan).await?;
@@ -248,7 +248,7 @@ impl TxnLog {
         Ok(())
     }
 
-    async fn flush(&self, plan: FlushPlan<AlignedBuf>) -> Result<Zxid, TxnLogError> {
+    async fn flush(&self, plan: FlushPlan<AlignedBuf>) -> Result<Zxid, WriteAheadLogError> {
         let started_us = clock::monotonic_us();
         let life = plan.life;
         let outcome = self.write(plan).await;
@@ -290,7 +290,7 @@ impl TxnLog {
 
     /// Makes segments ahead of need until stopped; `room` is told of every one that is ready: reservations that were refused may
     /// be tried again.
-    pub async fn run_segments(&self, room: impl Fn()) -> Result<(), TxnLogError> {
+    pub async fn run_segments(&self, room: impl Fn()) -> Result<(), WriteAheadLogError> {
         while !self.stopping.get() {
             self.make_segments(&room).await?;
             if self.writer.borrow().out_of_space().is_some() {
@@ -303,7 +303,7 @@ impl TxnLog {
         Ok(())
     }
 
-    async fn make_segments(&self, room: &impl Fn()) -> Result<(), TxnLogError> {
+    async fn make_segments(&self, room: &impl Fn()) -> Result<(), WriteAheadLogError> {
         loop {
             let Some(spec) = self.writer.borrow_mut().wants_segment()? else { return Ok(()) };
             let life = spec.life;

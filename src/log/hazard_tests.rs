@@ -1,11 +1,11 @@
 //! One test for each way in which a log can lose or invent records. Each opens with its story.
 
-use super::log_damage::DamageCause;
-use super::log_format::{BLOCK_HEADER_BYTES, BlockFault, BlockHeader, BlockSeed, Life, SegmentFault, put_record_head};
-use super::log_inspect::{BlockStatus, inspect_segment};
-use super::log_recovery::{Recovered, RecoveryOptions, Verdict};
-use super::log_test_disk::{BLOCK, SECTOR_BYTES, TestDisk, append_each, checked_zxids, new_log, record, tiny_config};
-use super::log_writer::{LogConfig, LogError, LogStart, LogWriter, Refusal};
+use super::damage::DamageCause;
+use super::format::{BLOCK_HEADER_BYTES, BlockFault, BlockHeader, BlockSeed, Life, SegmentFault, put_record_head};
+use super::inspect::{BlockStatus, inspect_segment};
+use super::recovery::{Recovered, RecoveryOptions, Verdict};
+use super::test_disk::{BLOCK, SECTOR_BYTES, TestDisk, append_each, checked_zxids, new_log, record, tiny_config};
+use super::writer::{LogConfig, LogError, LogStart, LogWriter, Refusal};
 use crate::base::Zxid;
 
 fn cause_of(recovered: &Recovered) -> &DamageCause {
@@ -517,7 +517,7 @@ fn inspect_names_good_and_bad_stretches() {
     append_each(&mut disk, &mut writer, 1..=4, 100);
     let file = disk.files.get_mut(&Life(1)).unwrap();
     file[2 * BLOCK + SECTOR_BYTES / 4] ^= 1;
-    let header = super::log_format::SegmentHeader::decode(file, Life(1)).unwrap();
+    let header = super::format::SegmentHeader::decode(file, Life(1)).unwrap();
     let shape: Vec<_> = inspect_segment(&header, file)
         .map(|report| (report.offset / BLOCK as u64, matches!(report.status, BlockStatus::Good(_))))
         .collect();

@@ -18,13 +18,13 @@
 //! A log is never continued in place: [`Recovered::resume`] starts a fresh segment whose header makes the cut, so a torn
 //! tail stays on disk, void, and cannot hurt a later recovery.
 
-use super::log_chain::{ChainLink, LogChain, SegmentPrefix};
-use super::log_damage::{Damage, DamageCause};
-use super::log_format::{
+use super::chain::{ChainLink, LogChain, SegmentPrefix};
+use super::damage::{Damage, DamageCause};
+use super::format::{
     BlockFault, BlockHeader, Life, RECORD_BYTES_MAX, RECORD_HEAD_BYTES, SegmentFault, get_record_head,
     looks_like_block, read_block,
 };
-use super::log_writer::{LogStart, SegmentUse};
+use super::writer::{LogStart, SegmentUse};
 use crate::base::Zxid;
 
 /// What to recover.
@@ -214,7 +214,7 @@ impl LogRecovery {
     /// weighed at the end.
     fn check_suspect(&mut self, index: usize, bytes: &[u8]) {
         let suspect = &self.chain.suspects[index];
-        let step = super::log_format::BLOCK_BYTES_DEFAULT as usize;
+        let step = super::format::BLOCK_BYTES_DEFAULT as usize;
         let written =
             (step..bytes.len()).step_by(step).find(|&at| looks_like_block(&bytes[at..], suspect.life, at as u64));
         // None of these was ever an unused segment of this server.

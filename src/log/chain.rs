@@ -3,8 +3,8 @@
 //! Needs only the first bytes of each file. Files outside the chain are void: abandoned when the log was cut, or spare.
 //! Segments at the beginning of the chain whose records are all old are skipped, so that recovery reads what it needs.
 
-use super::log_format::{BlockHeader, Life, SegmentFault, SegmentHeader};
-use super::log_writer::SegmentUse;
+use super::format::{BlockHeader, Life, SegmentFault, SegmentHeader};
+use super::writer::SegmentUse;
 use crate::base::Zxid;
 use std::collections::BTreeMap;
 
