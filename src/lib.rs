@@ -6,6 +6,7 @@
 
 pub mod base;
 
+pub mod process;
 pub mod protocol;
 
 pub mod log;

@@ -4,6 +4,7 @@ use super::CliError;
 use crate::base::Zxid;
 use crate::config::{self, ServerConfig};
 use crate::coordination::server::{Server, ServerError, ServerOptions};
+use crate::process::{self, ProcessError};
 use crate::storage::Backend;
 use clap::Args;
 use std::io::IsTerminal;
@@ -105,21 +106,9 @@ pub fn dev(args: DevArgs) -> Result<(), CliError> {
 }
 
 fn run(config: ServerConfig, options: ServerOptions, started: impl FnOnce(&Server)) -> Result<(), CliError> {
-    use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
-    let stop = options.stop.clone();
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGXFSZ])?;
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        for signal in signals.forever() {
-            // A file would grow past the limit on file size. The write fails as well, and is answered for there; by default the
-            // signal would end the process.
-            if signal != SIGXFSZ {
-                tracing::info!("stopping on signal {signal}");
-                return stop.stop();
-            }
-        }
-    })?;
+    process::stop_on_signals(options.stop.clone())?;
     let server = match Server::start(config, options) {
-        Err(ServerError::Stopped) => return Ok(()),
+        Err(ServerError::Process(ProcessError::Stopped)) => return Ok(()),
         result => result?,
     };
     tracing::info!("serving clients on {}", server.address());

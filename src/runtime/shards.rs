@@ -165,6 +165,11 @@ impl Ended {
 }
 
 impl ShardsHandle {
+    /// How many there are.
+    pub fn shards(&self) -> usize {
+        self.shards
+    }
+
     /// Waits until all shards have ended, or until the first one has failed. Gives the first failure once.
     ///
     /// On an error the other shards may still run: the caller ends the process, since a server with a dead shard is no server.

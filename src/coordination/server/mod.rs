@@ -10,10 +10,12 @@
 //! From then on snapshots are written while the server runs (`snapshots`).
 
 mod connection;
+mod error;
 mod message;
 mod recovery;
 mod report;
 mod sequencer_driver;
+mod service;
 mod shard_driver;
 pub(crate) mod snapshot_load;
 pub(crate) mod snapshot_scan;
@@ -21,7 +23,9 @@ mod snapshots;
 mod start;
 mod words;
 
-pub use start::{Server, ServerError, ServerOptions};
+pub use error::ServerError;
+pub use service::Coordination;
+pub use start::{Server, ServerOptions};
 
 #[cfg(test)]
 mod snapshot_tests;

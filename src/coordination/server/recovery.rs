@@ -3,17 +3,17 @@
 //! The order matters: what the shards are given is only believed once the log's verdict is in, and files that contradict the log
 //! are removed before anything new is written. A start that ends here with an error has destroyed nothing.
 
+use super::error::ServerError;
 use super::message::ShardMessage;
 use super::sequencer_driver::SequencerDriver;
 use super::shard_driver::ShardDriver;
 use super::snapshot_load::{Loaded, load_newest};
-use super::start::ServerError;
 use crate::base::{ShardId, Zxid};
 use crate::coordination::persistence::snapshot_format::SnapshotFile;
 use crate::log::damage::DamageCause;
 use crate::log::driver::{OpenedLog, WriteAheadLog, WriteAheadLogError};
 use crate::log::writer::LogConfig;
-use crate::runtime::{clock, yield_if_needed};
+use crate::runtime::{clock, random, yield_if_needed};
 use crate::storage::Storage;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::BTreeSet;
@@ -51,7 +51,7 @@ pub async fn recover(
     let mut replay = Replay::default();
     let from = loaded.manifest.as_ref().map_or(Zxid::ZERO, |manifest| manifest.replay_after());
     let sink = |_, txn: &[u8]| replay.add(txn);
-    let opened = WriteAheadLog::open(storage, directory, config, from, discard_after, rand::random(), sink)
+    let opened = WriteAheadLog::open(storage, directory, config, from, discard_after, random::any(), sink)
         .await
         .map_err(|error| begins_too_late(error, driver, &loaded))?;
     if let Some(notice) = &opened.notice {

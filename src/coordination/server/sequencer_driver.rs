@@ -1,9 +1,9 @@
 //! The sequencer and the transaction log, on the executor of shard 0.
 
+use super::error::ServerError;
 use super::message::ShardMessage;
 use super::shard_driver::ShardDriver;
 use super::snapshots::Snapshots;
-use super::start::ServerError;
 use crate::base::{ShardId, Zxid};
 use crate::coordination::processor::message::{ToSequencer, ToShard};
 use crate::coordination::processor::{Sequencer, SequencerOutputs, Target};

@@ -1,12 +1,12 @@
 //! One shard on its executor.
 
 use super::connection::ClientConnection;
+use super::error::ServerError;
 use super::message::{ShardMessage, SnapshotLoad};
 use super::report::{Gathering, ShardReport};
 use super::sequencer_driver::SequencerDriver;
 use super::snapshot_load::{PartFault, SnapshotLoader};
 use super::snapshots;
-use super::start::ServerError;
 use super::words::Words;
 use crate::base::ShardId;
 use crate::coordination::admin::{ConnectionStats, Whitelist};

@@ -4,9 +4,9 @@
 //! decodes all of them and takes what it owns. All shards see the same bytes and judge them alike, so a fault that shard 0
 //! finds is every shard's fault: it then begins an older snapshot, or none.
 
+use super::error::ServerError;
 use super::message::{ShardMessage, SnapshotLoad};
 use super::shard_driver::ShardDriver;
-use super::start::ServerError;
 use crate::base::{SessionId, ShardId, Zxid};
 use crate::coordination::persistence::snapshot::{SnapshotFiles, SnapshotFilesError};
 use crate::coordination::persistence::snapshot_format::{

@@ -18,7 +18,7 @@ use crate::coordination::persistence::snapshot_format::{Manifest, PartSummary, S
 use crate::coordination::persistence::snapshot_policy::SnapshotPolicy;
 use crate::log::driver::WriteAheadLog;
 use crate::metrics::Counters;
-use crate::runtime::{LocalNotify, Queue, clock, sleep, spawn, timeout};
+use crate::runtime::{LocalNotify, Queue, clock, random, sleep, spawn, timeout};
 use crate::storage::StorageError;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -78,7 +78,7 @@ impl Snapshots {
         replayed: (u64, u64),
     ) -> Rc<Snapshots> {
         let size_limit_bytes = config.snap_size_limit_kib.map(|kib| kib.saturating_mul(1024));
-        let mut policy = SnapshotPolicy::new(config.snap_count, size_limit_bytes, rand::random());
+        let mut policy = SnapshotPolicy::new(config.snap_count, size_limit_bytes, random::any());
         policy.logged(replayed.0, replayed.1);
         let purging = |hours: u32| Purging {
             retain: (config.snap_retain_count as usize).max(1),
@@ -109,7 +109,7 @@ impl Snapshots {
         }
         if self.running.get() {
             // One at a time: as in ZooKeeper, the next is skipped, so that a slow disk does not write snapshots without end.
-            policy.start_over(rand::random());
+            policy.start_over(random::any());
         } else {
             self.due.notify();
         }
@@ -146,7 +146,7 @@ impl Snapshots {
     /// Takes one snapshot.
     async fn take(&self, driver: &Rc<ShardDriver>) {
         let started_us = clock::monotonic_us();
-        self.policy.borrow_mut().start_over(rand::random());
+        self.policy.borrow_mut().start_over(random::any());
         self.running.set(true);
         // The sequencer hands over to this shard at once: the others have applied this before they see the request.
         let start = driver.core().borrow().applied();
