@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(table.rearm(7, &mut Vec::new()), 1, "only /a/b is left to arm");
     }
 
-    /// A recursive watch sees the whole subtree, the root included, but no children-changed events (reference: 1.9, 3.5).
+    /// A recursive watch sees the whole subtree, the root included, but no children-changed events (ZooKeeper's `WatchManager.triggerWatch`).
     #[test]
     fn recursive_watch_sees_descendants_without_children_events() {
         let (mut table, chroot) = (WatchTable::default(), Chroot::new("/c").unwrap());

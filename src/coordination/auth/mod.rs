@@ -1,7 +1,7 @@
 //! Who may do what: identities, schemes, and the check of an access control list. Pure.
 //!
 //! Schemes: `world`, `auth` (expanded when an ACL is set), `digest`, `ip`, and `super`, which an ACL cannot name and which
-//! may do everything (reference: zookeeper.md 3.7 and 1.7).
+//! may do everything (ZooKeeper's `ZooKeeperServer.checkACL` and `PrepRequestProcessor.fixupACL`).
 
 mod digest;
 mod ip;

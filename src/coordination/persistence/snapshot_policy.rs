@@ -1,4 +1,4 @@
-//! When a snapshot is due (reference: zookeeper.md 4.4). Pure: randomness is an argument.
+//! When a snapshot is due (as in `SyncRequestProcessor`). Pure: randomness is an argument.
 //!
 //! A snapshot is due after more than half of `snapCount` transactions plus a random number below that half, or after more
 //! than half of `snapSizeLimitInKb` in the log plus a random part of that half. The random part keeps the servers of an

@@ -6,7 +6,7 @@
 //! overlay of its own (rule B10).
 //!
 //! Everything that could make applying fail is refused here, before anything is logged. The order of the checks is
-//! ZooKeeper's (reference: zookeeper.md 3.2, 3.3).
+//! ZooKeeper's (`PrepRequestProcessor.pRequest2Txn`).
 
 use super::known_records::KnownRecords;
 use super::message::LookupKey;

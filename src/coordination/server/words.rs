@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 #[derive(Debug, Default)]
 struct Word(AtomicU64);
 
-/// `released`, `applied` and `published` (ORDERING.md section 1), and whether clients must be held back.
+/// `released`, `applied` and `published` (docs/ordering.md, window reads), and whether clients must be held back.
 #[derive(Debug)]
 pub struct Words {
     released: Word,

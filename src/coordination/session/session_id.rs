@@ -33,7 +33,7 @@ impl SessionIds {
 }
 
 /// The password of a session: 16 bytes of `java.util.Random` seeded with the id. Not a secret, but sessions must survive a
-/// migration from ZooKeeper, which computes the same (reference: zookeeper.md 2.1).
+/// migration from ZooKeeper, which computes the same (`ZooKeeperServer.generatePasswd`).
 pub fn password(session: SessionId) -> [u8; PASSWORD_BYTES] {
     const SUPER_SECRET: i64 = 0xB341_5C00;
     const MULTIPLIER: u64 = 0x5_DEEC_E66D;

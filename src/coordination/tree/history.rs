@@ -1,7 +1,7 @@
 //! Before-images: what the changes of the last few transactions replaced.
 //!
-//! A read is answered as of its position `s`, which may be a little behind what this shard has applied (ORDERING.md
-//! section 1). The history holds, for every change above `floor`, the means to undo it: a whole node, a body, an access list,
+//! A read is answered as of its position `s`, which may be a little behind what this shard has applied
+//! (docs/ordering.md, window reads). The history holds, for every change above `floor`, the means to undo it: a whole node, a body, an access list,
 //! or for a children set the one name added or removed. `floor` only grows, and the window is as short as the slowest shard's
 //! lag; with one shard it is always empty.
 

@@ -14,7 +14,7 @@ pub const CONFIG: &str = "/zookeeper/config";
 #[error("invalid path")]
 pub struct InvalidPath;
 
-/// ZooKeeper's rules for a path that is written to (reference: zookeeper.md 3.4).
+/// ZooKeeper's rules for a path that is written to (`PathUtils.validatePath`).
 pub fn validate(path: &str) -> Result<(), InvalidPath> {
     let rest = path.as_bytes().strip_prefix(b"/").ok_or(InvalidPath)?;
     if rest.is_empty() {

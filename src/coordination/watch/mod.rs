@@ -1,7 +1,7 @@
 //! Watches, kept on the home shard of the connection that set them. Pure.
 //!
 //! [`WatchTable`] answers which connections a change concerns. A registration may be tentative: the read that sets it was sent
-//! to another shard and is not answered yet; its [`Tag`]s say which reads it hangs on (ORDERING.md section 1).
+//! to another shard and is not answered yet; its [`Tag`]s say which reads it hangs on (docs/ordering.md, window reads).
 
 mod watch_table;
 

@@ -1,4 +1,4 @@
-//! The model's access control, written from reference 3.7 and 1.7: who a connection is, what a list means.
+//! The model's access control, written from ZooKeeper's behaviour: who a connection is, what a list means.
 
 use crate::protocol::zookeeper::{Acl, AclVector, ErrorCode, Id, permission};
 use base64::Engine;
@@ -127,7 +127,7 @@ pub fn masked(acl: &[Acl], identities: &[Id]) -> Vec<Acl> {
 mod tests {
     use super::*;
 
-    /// The sample of the reference: a model with another digest than ZooKeeper's would agree with a wrong server.
+    /// The sample of ZooKeeper's documentation: a model with another digest than ZooKeeper's would agree with a wrong server.
     #[test]
     fn super_digest_is_the_references_sample() {
         assert_eq!(digest_of(b"super:admin"), SUPER_DIGEST);

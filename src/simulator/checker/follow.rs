@@ -1,7 +1,7 @@
 //! Follows one connection: what it must receive, frame by frame, given the order of commits and the positions that its
 //! replies name.
 //!
-//! A reply names its place: its header zxid is the write's own transaction or the read's position (ORDERING.md section 1).
+//! A reply names its place: its header zxid is the write's own transaction or the read's position (docs/ordering.md, window reads).
 //! Given the places, the whole stream of a connection is determined: for each transaction in order, its events, then the
 //! reply to its request; then, at the same position, the reads and watch operations that were executed there, in request
 //! order. The follower produces that stream and compares.

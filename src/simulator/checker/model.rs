@@ -1,7 +1,7 @@
 //! The one-copy model: what a standalone ZooKeeper 3.9 holds and answers, as naively as it can be written.
 //!
-//! One `BTreeMap`, one transaction at a time, everything computed from scratch. It is written from the reference
-//! (sections 3.1 to 3.4) and shares nothing with the server but the wire types: where the two disagree, one is wrong.
+//! One `BTreeMap`, one transaction at a time, everything computed from scratch. It is written from ZooKeeper's
+//! behaviour and shares nothing with the server but the wire types: where the two disagree, one is wrong.
 
 use super::access;
 use crate::base::{SessionId, Zxid};
@@ -208,9 +208,9 @@ fn key(path: &str) -> &str {
     if path.is_empty() { "/" } else { path }
 }
 
-/// Reference 3.4.
+/// What `PathUtils.validatePath` accepts.
 pub fn is_valid_path(path: &str) -> bool {
-    // The reference forbids U+D800 to U+F8FF; the surrogates among them are no `char`.
+    // ZooKeeper forbids U+D800 to U+F8FF; the surrogates among them are no `char`.
     let bad = |c: char| matches!(c, '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{ffff}');
     if path == "/" {
         return true;
@@ -366,7 +366,7 @@ impl Writer<'_, '_> {
         Ok(SubResult::Nothing)
     }
 
-    /// All or nothing; a failed one answers with a code for each sub-operation and header error 0 (reference 1.6).
+    /// All or nothing; a failed one answers with a code for each sub-operation and header error 0.
     fn multi(&mut self, ops: &[MultiOp<'_>]) -> ModelOutcome {
         let before = self.model.nodes.clone();
         let mut results = Vec::new();

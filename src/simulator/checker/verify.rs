@@ -1,6 +1,6 @@
 //! Replays a history through the one-copy model and compares everything that clients saw with it.
 //!
-//! What is proven, for any number of shards (DESIGN.md 3.4): linearizable writes; request order per connection; a session's
+//! What is proven, for any number of shards: linearizable writes; request order per connection; a session's
 //! view never goes back, also across reconnects; one server never contradicts itself between clients (rule A3); events
 //! once, in zxid order, before anything newer; a multi seen whole; no write of a connection whose session has moved on; no
 //! session expired early and no ephemeral without its session; and after a crash, every acknowledged write and nothing half.

@@ -1,4 +1,4 @@
-//! The model's watches: what one connection has armed (reference 1.9 and 3.5, the behaviour of 3.9).
+//! The model's watches: what one connection has armed (as ZooKeeper 3.9 does in `WatchManager` and `DataTree.setWatches`).
 
 use super::access;
 use super::model::{Model, ModelEvent};

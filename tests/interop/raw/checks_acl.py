@@ -1,4 +1,4 @@
-"""ACLs and auth packets (reference 1.7, 3.7; list 26 to 29)."""
+"""ACLs and auth packets."""
 
 import base64
 import hashlib

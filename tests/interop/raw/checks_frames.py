@@ -1,4 +1,4 @@
-"""Framing, handshake, special xids, malformed packets, unknown opcodes (reference 1.2 to 1.5; list 2, 7 to 9, 14)."""
+"""Framing, handshake, special xids, malformed packets, unknown opcodes."""
 
 import struct
 import time

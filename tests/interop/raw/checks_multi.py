@@ -1,4 +1,4 @@
-"""multi and multiRead (reference 1.6; list 3, 4, 10, 30, 32, 38)."""
+"""multi and multiRead."""
 
 import struct
 

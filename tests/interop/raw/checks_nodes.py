@@ -1,7 +1,4 @@
-"""create, delete, setData and the reads: Stats, sequence numbers, versions, zxids.
-
-Reference 3.1 to 3.3; list 8, 11, 16 to 18, 32.
-"""
+"""create, delete, setData and the reads: Stats, sequence numbers, versions, zxids."""
 
 import zkraw as z
 from harness import check, expect, expect_true, table

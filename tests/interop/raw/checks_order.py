@@ -1,4 +1,4 @@
-"""Order on one connection and between two (reference 1.2, 3.5; list 9, 10)."""
+"""Order on one connection and between two."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""Order of the errors of create, path validation and the special paths (reference 3.2 to 3.4; list 30, 31)."""
+"""Order of the errors of create, path validation and the special paths."""
 
 import zkraw as z
 from harness import check, expect, table

@@ -1,4 +1,4 @@
-"""checkWatches and removeWatches (reference 1.9; list 24)."""
+"""checkWatches and removeWatches."""
 
 import zkraw as z
 from checks_watches import arm_children, arm_data, arm_exists, write_child, write_delete, write_set

@@ -1,4 +1,4 @@
-"""Session re-attach, expiry and closeSession (reference 2; list 1, 12, 14, 32 to 34)."""
+"""Session re-attach, expiry and closeSession."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""setWatches and setWatches2: catch-up events and re-arming (reference 1.9; list 6, 25)."""
+"""setWatches and setWatches2: catch-up events and re-arming."""
 
 import zkraw as z
 from harness import check, expect, table

@@ -1,7 +1,4 @@
-"""Watches: which event for which write, one-shot, persistent and recursive.
-
-Reference 1.9, 3.5; list 5, 10, 20 to 23, 25.
-"""
+"""Watches: which event for which write, one-shot, persistent and recursive."""
 
 import zkraw as z
 from harness import check, expect, table

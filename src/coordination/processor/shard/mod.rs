@@ -5,7 +5,7 @@
 //! collected in [`ShardOutputs`]; the bytes of each dirty connection are fetched with [`Shard::take_output`] when its socket can
 //! take them, and it is closed when [`Shard::is_finished`] says so.
 //!
-//! Invariants (ORDERING.md section 1):
+//! Invariants (docs/ordering.md, window reads):
 //! - `applied` moves with each transaction, after its records, events and reply; nothing else is served in between (A12).
 //! - A connection's requests take their turn in order, but for one exception: a write does not wait for reads that wait. A read
 //!   waits until the earlier requests that need agreement are answered, and until `applied` has reached what the server had

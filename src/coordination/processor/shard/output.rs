@@ -1,7 +1,7 @@
 //! The output of one connection: one queue in which everything has its place.
 //!
 //! A read takes its place when it is sent; events, then a write's own reply, take theirs when the transaction is applied;
-//! nothing overtakes an unfilled place (ORDERING.md section 1).
+//! nothing overtakes an unfilled place (docs/ordering.md, window reads).
 
 use crate::base::{Zxid, coverage};
 use crate::coordination::watch::{Fired, Tag, Tags};
