@@ -15,6 +15,8 @@
 mod outcome;
 mod signals;
 mod start;
+#[cfg(test)]
+mod tests;
 
 pub use signals::stop_on_signals;
 pub use start::{Process, ProcessConfig};

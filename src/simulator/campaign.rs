@@ -142,7 +142,7 @@ pub fn run_all(campaign: &Campaign, on_report: impl Fn(&Report) + Sync) -> Total
 
 /// One seed. A panic of a core is a failure like any other.
 pub fn run_seed(campaign: &Campaign, seed: u64) -> Report {
-    let setup = Setup { seed, shards: campaign.shards, operations: campaign.operations };
+    let setup = Setup { seed, shards: campaign.shards, operations: campaign.operations, planted: campaign.planted };
     plant(campaign.planted);
     let outcome = catch_unwind(AssertUnwindSafe(|| run(setup)));
     plant(None);

@@ -1,142 +1,192 @@
-//! The machine that a simulated server runs on: its clock, its delays, its disk; and what an observer at its side notes.
+//! The machine of a simulated server: its disk, which outlives every life of the server, and the life that there is now.
 
-use super::agenda::{Agenda, Event, Inside};
-use super::checker::history::CommittedKind;
-use super::disk::Disk;
+use super::checker::access::SUPER_DIGEST;
+use super::recorder::Recorder;
 use crate::base::prng::Prng;
-use crate::base::{ConnectionId, Zxid};
-use crate::coordination::processor::txn::TxnHeader;
+use crate::config::ServerConfig;
+use crate::coordination::server::{Limits, Server, ServerOptions};
+use crate::runtime::StopSignal;
+use crate::runtime::world::{ExecutorId, HostId, ProcessId, World, pause_us};
+use crate::storage::{Backend, SimulatedDisk};
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
 
-/// What a server sends to a client.
-#[derive(Debug)]
-pub(super) struct Sending {
-    pub(super) connection: ConnectionId,
-    pub(super) bytes: Vec<u8>,
-    /// The connection is closed after that.
-    pub(super) closes: bool,
-}
+/// Sessions of a simulated server expire in buckets of this.
+pub(super) const TICK_MS: u32 = 50;
+/// The least and the greatest session timeout that it grants.
+pub(super) const SESSION_TIMEOUT_MS: (u32, u32) = (200, 2000);
+/// Where it listens.
+const PORT: u16 = 2181;
+/// Its host. Clients have the numbers below.
+const HOST: HostId = HostId::new(200);
+/// A stop that takes longer than this, in microseconds, never ends.
+const STOP_US_MAX: u64 = 20_000_000;
 
-/// Bounds of the delays of a run, in microseconds. Drawn once, so that runs differ in what is slow.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Delays {
-    pub(super) network_max: u64,
-    pub(super) channel_max: u64,
-    pub(super) flush_max: u64,
-    pub(super) floor_max: u64,
-}
-
-impl Delays {
-    /// Upper bounds of every draw: what the checker may rely on.
-    pub(super) const NETWORK_MAX: u64 = 5_000;
-    pub(super) const CHANNEL_MAX: u64 = 5_000;
-    const FLUSH_MAX: u64 = 10_000;
-    const FLOOR_MAX: u64 = 20_000;
-
-    pub(super) fn draw(prng: &mut Prng) -> Delays {
-        let mut bound = |max: u64| match prng.below(3) {
-            0 => max / 50,
-            1 => max / 8,
-            _ => max,
-        };
-        Delays {
-            network_max: bound(Self::NETWORK_MAX),
-            channel_max: bound(Self::CHANNEL_MAX),
-            flush_max: bound(Self::FLUSH_MAX),
-            floor_max: bound(Self::FLOOR_MAX),
-        }
-    }
-}
-
-/// The surroundings of a server.
-#[derive(Debug)]
+/// A machine.
 pub(super) struct Machine {
-    pub(super) now_us: u64,
-    pub(super) life: usize,
-    pub(super) agenda: Agenda,
-    pub(super) delays: Delays,
-    /// Draws of the server's inner schedule.
-    pub(super) schedule: Prng,
-    pub(super) disk: Disk,
-    /// Until then, flushes are slow.
-    pub(super) slow_disk_until_us: u64,
-    /// Until then, there is no room for another segment of the log.
-    pub(super) full_disk_until_us: u64,
-    /// Since when writes are refused, and when they were before.
-    pub(super) refusing_since_us: Option<u64>,
-    pub(super) refused: Vec<(u64, u64)>,
-    /// The transaction after which the server that just started goes on, to come near the end of its epoch.
-    pub(super) skipped_to: Option<Zxid>,
-    /// The next sync fails.
-    pub(super) sync_fails: bool,
-    /// What was sent to clients and not carried away yet.
-    pub(super) sendings: Vec<Sending>,
-    /// What was committed and not noted yet, in order.
-    pub(super) committed: Vec<(TxnHeader, CommittedKind)>,
-    /// The server must not go on, and says why: a defect.
-    pub(super) stopped: Option<String>,
-    /// The log takes nothing any more: the server ends, as it should.
-    pub(super) log_stopped: bool,
-    pub(super) trace: Trace,
+    world: World,
+    recorder: Recorder,
+    disk: SimulatedDisk,
+    schedule: RefCell<Prng>,
+    shards: Option<u16>,
+    planted: Option<&'static str>,
+    life: RefCell<Option<LifeOfServer>>,
+    /// Of each life.
+    pub(super) shards_of_lives: RefCell<Vec<u16>>,
 }
 
-/// What the wall clock shows at virtual time 0.
-pub(super) const WALL_CLOCK_START_MS: i64 = 1_700_000_000_000;
+struct LifeOfServer {
+    process: ProcessId,
+    stop: StopSignal,
+    end: Rc<RefCell<Option<Result<(), String>>>>,
+}
 
 impl Machine {
-    /// Monotonic milliseconds.
-    pub(super) fn now_ms(&self) -> i64 {
-        (self.now_us / 1000) as i64
+    /// A machine on which no server has run.
+    pub(super) fn new(
+        world: &World,
+        recorder: Recorder,
+        shards: Option<u16>,
+        planted: Option<&'static str>,
+    ) -> Machine {
+        Machine {
+            world: world.clone(),
+            recorder,
+            disk: SimulatedDisk::new(world.stream("disk")),
+            schedule: RefCell::new(world.stream("machine")),
+            shards,
+            planted,
+            life: RefCell::default(),
+            shards_of_lives: RefCell::default(),
+        }
     }
 
-    /// The wall clock.
-    pub(super) fn wall_ms(&self) -> i64 {
-        WALL_CLOCK_START_MS + self.now_ms()
+    /// Where clients connect to.
+    pub(super) fn address() -> SocketAddr {
+        SocketAddr::new(HOST.address().into(), PORT)
     }
 
-    /// Writes are refused from now on, or no more.
-    pub(super) fn set_refusing(&mut self, refusing: bool) {
-        match (refusing, self.refusing_since_us) {
-            (true, None) => self.refusing_since_us = Some(self.now_us),
-            (false, Some(since_us)) => {
-                self.refused.push((since_us, self.now_us));
-                self.refusing_since_us = None;
+    /// Its host.
+    pub(super) fn host() -> HostId {
+        HOST
+    }
+
+    /// Its disk.
+    pub(super) fn disk(&self) -> &SimulatedDisk {
+        &self.disk
+    }
+
+    /// Starts a server.
+    pub(super) fn start(&self) {
+        let (config, options) = self.settings();
+        self.recorder.starts(options.limits.transactions_of_first_epoch);
+        let process = self.world.start_process(HOST, "server");
+        let stop = options.stop.clone();
+        let end = Rc::new(RefCell::new(None));
+        let told = end.clone();
+        self.world.start_main(process, async move {
+            let result = match Server::launch(config, options).await {
+                Ok(server) => server.ended().await,
+                Err(error) => Err(error),
+            };
+            *told.borrow_mut() = Some(result.map_err(|error| error.to_string()));
+        });
+        *self.life.borrow_mut() = Some(LifeOfServer { process, stop, end });
+    }
+
+    fn settings(&self) -> (ServerConfig, ServerOptions) {
+        let mut schedule = self.schedule.borrow_mut();
+        let shards = match self.shards {
+            Some(shards) => shards,
+            None => schedule.choose(&super::simulation::SHARDS),
+        };
+        self.shards_of_lives.borrow_mut().push(shards);
+        let mut config = ServerConfig::for_dev(PathBuf::from("/data"));
+        config.client_port = PORT;
+        config.client_port_address = Some(HOST.address().to_string());
+        config.shards = Some(shards);
+        config.tick_time_ms = TICK_MS;
+        (config.min_session_timeout_ms, config.max_session_timeout_ms) = SESSION_TIMEOUT_MS;
+        config.super_digest = Some(SUPER_DIGEST.to_owned());
+        config.snap_count = schedule.choose(&[40, 100, 400]);
+        config.snap_retain_count = 3;
+        let caches = [0, 2 << 10, 1 << 20];
+        let limits = Limits {
+            requests_per_connection_max: 12,
+            output_bytes_max: 16 << 10,
+            output_bytes_limit: 1 << 20,
+            remembered_bytes_max: schedule.choose(&caches),
+            flush_bytes_max: 16 << 10,
+            log_queue_bytes_max: 256 << 10,
+            segment_bytes: Some(32 << 10),
+            read_cache_bytes_max: Some(schedule.choose(&caches)),
+            transactions_of_first_epoch: match schedule.percent(5) {
+                true => schedule.between(1, 60) as u32,
+                false => u32::MAX,
+            },
+        };
+        let options = ServerOptions {
+            allow_sharing_cpus: true,
+            backend: Backend::Direct,
+            limits,
+            observer: Some(Arc::new(self.recorder.clone())),
+            ..ServerOptions::default()
+        };
+        #[cfg(feature = "planted-bugs")]
+        let options = ServerOptions { planted: self.planted.map(str::to_owned), ..options };
+        let _ = self.planted;
+        (config, options)
+    }
+
+    /// The executors of the server that runs: its main one, then its shards.
+    pub(super) fn executors(&self) -> Vec<ExecutorId> {
+        self.life.borrow().as_ref().map_or_else(Vec::new, |life| self.world.executors_of(life.process))
+    }
+
+    /// How the server ended by itself, if it did.
+    pub(super) fn ended(&self) -> Option<Result<(), String>> {
+        self.life.borrow().as_ref().and_then(|life| life.end.borrow_mut().take())
+    }
+
+    /// The server is killed.
+    pub(super) fn kill(&self) {
+        self.recorder.crashed();
+        if let Some(life) = self.life.take() {
+            self.world.kill(life.process);
+        }
+    }
+
+    /// The machine loses power.
+    pub(super) fn lose_power(&self) {
+        self.recorder.crashed();
+        self.world.power_off(HOST);
+        self.life.take();
+        self.disk.lose_power();
+        self.world.network().host_up(HOST);
+    }
+
+    /// The server stops because it is told to. Gives why it did not.
+    pub(super) async fn stop(&self) -> Result<(), String> {
+        let Some((process, stop)) = self.life.borrow().as_ref().map(|life| (life.process, life.stop.clone())) else {
+            return Ok(());
+        };
+        stop.stop();
+        let began_us = self.world.now_us();
+        let result = loop {
+            if let Some(result) = self.ended() {
+                break result;
             }
-            _ => {}
-        }
-    }
-
-    /// `event` happens inside this life of the server, `delay_us` from now.
-    pub(super) fn after(&mut self, delay_us: u64, event: Inside) {
-        self.agenda.push(self.now_us + delay_us, Event::Inside(self.life, event));
-    }
-
-    /// A time on a channel between executors.
-    pub(super) fn channel_delay(&mut self) -> u64 {
-        self.schedule.delay(0, self.delays.channel_max)
-    }
-
-    /// A time that the disk takes for a flush.
-    pub(super) fn flush_delay(&mut self) -> u64 {
-        let slow = if self.now_us < self.slow_disk_until_us { 20 } else { 1 };
-        slow * self.schedule.delay(20, self.delays.flush_max)
-    }
-}
-
-/// A hash over everything that happens: equal for equal runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Trace(pub(super) u64);
-
-impl Trace {
-    /// FNV-1a.
-    pub(super) fn add(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-}
-
-impl Default for Trace {
-    fn default() -> Self {
-        Trace(0xcbf2_9ce4_8422_2325)
+            if self.world.now_us() > began_us + STOP_US_MAX {
+                break Err("the server does not end although it was told to stop".into());
+            }
+            pause_us(500).await;
+        };
+        self.life.take();
+        self.world.kill(process);
+        // A server that is told to stop before it serves says that it has not served.
+        result.or_else(|error| if error.contains("stopped before it served") { Ok(()) } else { Err(error) })
     }
 }

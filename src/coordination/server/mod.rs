@@ -11,7 +11,9 @@
 
 mod connection;
 mod error;
+mod limits;
 mod message;
+mod observer;
 mod recovery;
 mod report;
 mod sequencer_driver;
@@ -24,6 +26,8 @@ mod start;
 mod words;
 
 pub use error::ServerError;
+pub use limits::Limits;
+pub use observer::Observer;
 pub use service::Coordination;
 pub use start::{Server, ServerOptions};
 

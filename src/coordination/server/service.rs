@@ -26,18 +26,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Requests of one connection under way before its socket is left alone.
-const REQUESTS_PER_CONNECTION_MAX: usize = 1000;
-/// Output of one connection held before its socket is left alone.
-const OUTPUT_BYTES_MAX: usize = 1 << 20;
-/// Output of one connection at which it is cut off. Beyond [`OUTPUT_BYTES_MAX`] there are only events, and the replies to what was
-/// read before.
-const OUTPUT_BYTES_LIMIT: usize = 64 << 20;
-/// What the sequencer remembers of records, so that it need not ask for them again: some 30,000 of them.
-const REMEMBERED_BYTES_MAX: usize = 8 << 20;
-/// Largest write of one log flush.
-const FLUSH_BYTES_MAX: u32 = 1 << 20;
-
 /// The service: what every shard is made from.
 pub struct Coordination {
     config: ServerConfig,
@@ -95,6 +83,7 @@ fn auth_config(config: &ServerConfig) -> AuthConfig {
 }
 
 fn shard_config(shared: &Coordination, id: ShardId) -> ShardConfig {
+    let limits = &shared.options.limits;
     ShardConfig {
         id,
         map: shared.map.clone(),
@@ -104,10 +93,10 @@ fn shard_config(shared: &Coordination, id: ShardId) -> ShardConfig {
         session_timeout_ms_min: shared.config.min_session_timeout_ms,
         session_timeout_ms_max: shared.config.max_session_timeout_ms,
         sessionless_timeout_ms: shared.config.sessionless_cnxn_timeout_ms.into(),
-        requests_per_connection_max: REQUESTS_PER_CONNECTION_MAX,
-        output_bytes_max: OUTPUT_BYTES_MAX,
-        output_bytes_limit: OUTPUT_BYTES_LIMIT,
-        read_cache_bytes_max: (shared.config.read_cache_mib as usize) << 20,
+        requests_per_connection_max: limits.requests_per_connection_max,
+        output_bytes_max: limits.output_bytes_max,
+        output_bytes_limit: limits.output_bytes_limit,
+        read_cache_bytes_max: limits.read_cache_bytes_max.unwrap_or((shared.config.read_cache_mib as usize) << 20),
     }
 }
 
@@ -119,7 +108,8 @@ async fn serve_shard(shared: &Arc<Coordination>, mut place: Place) -> Result<(),
     let whitelist = Whitelist::parse(&shared.config.four_letter_whitelist);
     let storage = Storage::new(shared.options.backend.clone());
     let snapshots = SnapshotFiles::new(storage, &shared.directories.snapshots);
-    let driver = ShardDriver::new(shard, mesh, shared.words.clone(), whitelist, snapshots);
+    let driver =
+        ShardDriver::new(shard, mesh, shared.words.clone(), whitelist, snapshots, shared.options.observer.clone());
     for peer in shared.map.all().filter(|peer| *peer != id) {
         spawn(Queue::Serving, receive(driver.clone(), peer));
     }
@@ -140,6 +130,7 @@ async fn serve_shard(shared: &Arc<Coordination>, mut place: Place) -> Result<(),
     })
     .await;
     driver.close_connections();
+    driver.observe_end();
     if let Some(sequencer) = driver.sequencer() {
         sequencer.log().stop();
     }
@@ -164,26 +155,35 @@ async fn receive(driver: Rc<ShardDriver>, peer: ShardId) {
 
 /// Recovers, opens the epoch, and tells every shard to serve.
 async fn start_sequencer(shared: &Arc<Coordination>, driver: &Rc<ShardDriver>) -> Result<(), ServerError> {
+    let limits = &shared.options.limits;
     let log_config = LogConfig {
-        segment_bytes: u64::from(shared.config.pre_alloc_size_kib) << 10,
-        flush_bytes_max: FLUSH_BYTES_MAX,
+        segment_bytes: limits.segment_bytes.unwrap_or(u64::from(shared.config.pre_alloc_size_kib) << 10),
+        flush_bytes_max: limits.flush_bytes_max,
+        queue_bytes_max: limits.log_queue_bytes_max,
         sync: shared.config.force_sync,
         ..LogConfig::default()
     };
     let storage = Storage::new(shared.options.backend.clone());
     let recovered = recover(driver, storage, &shared.directories.log, log_config, shared.options.discard_after).await?;
+    if let Some(observer) = &shared.options.observer {
+        observer.recovered(recovered.log.end);
+    }
     let sessions = driver.core().borrow().sessions().clone();
     let config = SequencerConfig {
         local: ShardId(0),
         map: shared.map.clone(),
         auth: shared.auth.clone(),
         tick_ms: shared.config.tick_time_ms,
-        remembered_bytes_max: REMEMBERED_BYTES_MAX,
+        remembered_bytes_max: limits.remembered_bytes_max,
     };
     let ids = SessionIds::new(1, clock::wall_ms());
     let now_ms = clock::monotonic_ms() as i64;
     let mut sequencer = Sequencer::new(config, recovered.log.end, sessions, ids, now_ms);
     sequencer.open_epoch(clock::wall_ms());
+    if limits.transactions_of_first_epoch < u32::MAX {
+        let epoch = sequencer.last().epoch();
+        sequencer.skip_to(Zxid::new(epoch, u32::MAX - limits.transactions_of_first_epoch));
+    }
     let log = recovered.log.log;
     let files = driver.snapshots().clone();
     let snapshots = Snapshots::new(&shared.config, files, log.clone(), recovered.broken, recovered.replayed);

@@ -3,6 +3,7 @@
 use super::connection::ClientConnection;
 use super::error::ServerError;
 use super::message::{ShardMessage, SnapshotLoad};
+use super::observer::Observer;
 use super::report::{Gathering, ShardReport};
 use super::sequencer_driver::SequencerDriver;
 use super::snapshot_load::{PartFault, SnapshotLoader};
@@ -38,6 +39,7 @@ pub struct ShardDriver {
     gathering: RefCell<Gathering>,
     whitelist: Whitelist,
     snapshots: SnapshotFiles,
+    observer: Option<Arc<dyn Observer>>,
     /// While the server loads a snapshot.
     loader: RefCell<Option<SnapshotLoader>>,
     started_ms: u64,
@@ -61,6 +63,7 @@ impl ShardDriver {
         words: Arc<Words>,
         whitelist: Whitelist,
         snapshots: SnapshotFiles,
+        observer: Option<Arc<dyn Observer>>,
     ) -> Rc<ShardDriver> {
         Rc::new(ShardDriver {
             shard: RefCell::new(shard),
@@ -74,6 +77,7 @@ impl ShardDriver {
             gathering: RefCell::new(Gathering::default()),
             whitelist,
             snapshots,
+            observer,
             loader: RefCell::new(None),
             started_ms: clock::monotonic_ms(),
             serving: Cell::new(false),
@@ -141,6 +145,9 @@ impl ShardDriver {
     /// Replay is over.
     pub fn start_serving(&self) {
         self.shard.borrow_mut().start_serving();
+        if let Some(observer) = &self.observer {
+            observer.serves(&self.shard.borrow());
+        }
         self.serving.set(true);
         self.serve.notify();
     }
@@ -257,6 +264,9 @@ impl ShardDriver {
 
     /// A message from the sequencer.
     pub fn apply(&self, message: &ToShard) {
+        if let (Some(observer), ShardId(0), ToShard::Batch(batch)) = (&self.observer, self.id(), message) {
+            observer.handed_over(&batch.txns);
+        }
         let mut shard = self.shard.borrow_mut();
         shard.set_clock_us(clock::monotonic_us());
         if let Err(error) = shard.on_sequencer(message, &mut self.outputs.borrow_mut()) {
@@ -381,6 +391,9 @@ impl ShardDriver {
 
     /// A connection was accepted.
     pub fn add_connection(&self, number: u64, connection: Rc<ClientConnection>) {
+        if let Some(observer) = &self.observer {
+            observer.connected(self.shard.borrow().connection_id(number), connection.peer());
+        }
         self.connections.borrow_mut().insert(number, connection);
         self.counters.borrow_mut().connection_requests += 1;
     }
@@ -406,6 +419,13 @@ impl ShardDriver {
     pub fn resume_connections(&self) {
         for connection in self.connections.borrow().values() {
             connection.resume();
+        }
+    }
+
+    /// The shard ends.
+    pub fn observe_end(&self) {
+        if let Some(observer) = &self.observer {
+            observer.ends(&self.shard.borrow());
         }
     }
 

@@ -1,6 +1,8 @@
 //! Starting and stopping a server.
 
 use super::error::ServerError;
+use super::limits::Limits;
+use super::observer::Observer;
 use super::service::Coordination;
 use crate::base::Zxid;
 use crate::config::ServerConfig;
@@ -9,6 +11,7 @@ use crate::process::{Process, ProcessConfig};
 use crate::runtime::StopSignal;
 use crate::storage::Backend;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Choices that are not configuration.
@@ -18,6 +21,10 @@ pub struct ServerOptions {
     pub allow_sharing_cpus: bool,
     /// Where bytes go.
     pub backend: Backend,
+    /// How much it holds of everything.
+    pub limits: Limits,
+    /// Who is told what happens.
+    pub observer: Option<Arc<dyn Observer>>,
     /// `--discard-after`: give up everything behind this transaction.
     pub discard_after: Option<Zxid>,
     /// Raised to stop the server, also while it starts.
@@ -32,6 +39,8 @@ impl Default for ServerOptions {
         ServerOptions {
             allow_sharing_cpus: false,
             backend: Backend::Direct,
+            limits: Limits::default(),
+            observer: None,
             discard_after: None,
             stop: StopSignal::new(),
             #[cfg(feature = "planted-bugs")]

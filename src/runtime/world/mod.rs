@@ -218,6 +218,11 @@ impl World {
         self.inner.now_us.get()
     }
 
+    /// [`World::now_us`] of the world that this thread is in; 0 outside of one.
+    pub fn now_us_here() -> u64 {
+        if is_active() { current().now_us() } else { 0 }
+    }
+
     /// A stream of random numbers of this world's seed.
     pub fn stream(&self, name: &str) -> Prng {
         Prng::stream(self.inner.seed, name)
@@ -278,6 +283,6 @@ pub(super) fn need_preempt() -> bool {
 }
 
 /// Waits in virtual time, for the world's own tasks and the simulated disks.
-pub(crate) async fn pause_us(us: u64) {
+pub async fn pause_us(us: u64) {
     Sleep::new(Duration::from_micros(us)).await;
 }

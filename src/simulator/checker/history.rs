@@ -116,6 +116,8 @@ pub struct Dump {
     pub sessions: BTreeMap<SessionId, u32>,
     /// Whether every part of the server knows the same sessions.
     pub sessions_agree: bool,
+    /// Of how many parts of the server this is the sum.
+    pub shards: usize,
 }
 
 /// A life of the server: from its start to its crash, or to the end of the run.

@@ -112,6 +112,7 @@ impl World {
             nodes: model.nodes.clone(),
             children: model.nodes.keys().map(|path| (path.clone(), children(path))).collect(),
             sessions: model.sessions.clone(),
+            shards: 1,
             sessions_agree: true,
         };
         self.history.lives[0].final_dump = Some(dump);

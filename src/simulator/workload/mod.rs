@@ -123,6 +123,14 @@ impl Client {
         }
     }
 
+    /// Requests of the connection in use that are not answered, its handshake included; none when the server is to close it.
+    pub fn unanswered(&self) -> usize {
+        match &self.link {
+            Some(link) if !link.closing => link.outstanding.len() + usize::from(!link.answered),
+            _ => 0,
+        }
+    }
+
     /// The client's turn. Returns what it does now, and after how many microseconds it wants its next turn.
     pub fn turn(&mut self) -> (Vec<Action>, u64) {
         let mut actions = Vec::new();

@@ -32,7 +32,7 @@ pub use connection::ConnectionState;
 use super::message::{Lookup, LookupAnswer, LookupKey, LookupValue, PeerMessage, ToSequencer, ToShard, WriteRequest};
 use super::request_pack::{PackSize, RequestPack};
 use super::sequencer::LocalRecords;
-use crate::base::{SessionId, ShardId, Zxid};
+use crate::base::{ConnectionId, SessionId, ShardId, Zxid};
 use crate::coordination::auth::AuthConfig;
 use crate::coordination::session::SessionTable;
 use crate::coordination::tree::{DataTree, NodeImage, ShardMap};
@@ -230,6 +230,11 @@ impl Shard {
     /// Requests that wait or are under way.
     pub fn outstanding_requests(&self) -> usize {
         self.connections.values().map(Connection::requests).sum()
+    }
+
+    /// The name of a connection of this shard in transactions.
+    pub fn connection_id(&self, number: u64) -> ConnectionId {
+        ConnectionId { boot: self.config.boot, shard: self.config.id, number }
     }
 
     /// A client connected from `peer`. Returns the connection's number.
