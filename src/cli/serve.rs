@@ -63,6 +63,13 @@ fn start_logging() {
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
+/// Logs go to standard error if `RUST_LOG` asks for any.
+pub(super) fn start_logging_if_asked() {
+    if std::env::var_os("RUST_LOG").is_some() {
+        start_logging();
+    }
+}
+
 /// Flags that ZooKeeper's scripts would have given to the JVM.
 fn jvm_flags() -> Vec<String> {
     ["JVMFLAGS", "SERVER_JVMFLAGS"]

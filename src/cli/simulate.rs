@@ -35,6 +35,7 @@ pub struct SimulateArgs {
 
 /// Runs the command.
 pub fn run(args: SimulateArgs) -> Result<(), CliError> {
+    super::serve::start_logging_if_asked();
     if args.shards.is_some_and(|shards| shards == 0 || shards > 64) {
         return Err("--shards must be 1 to 64".into());
     }

@@ -85,7 +85,9 @@ impl ClientDriver {
 
     /// True when nothing that was asked on an open connection is unanswered.
     pub(super) fn is_answered(&self) -> bool {
-        self.current.borrow().is_none() || self.client.borrow().unanswered() == 0
+        let current = self.current.borrow();
+        let live = current.as_ref().is_some_and(|link| self.recorder.is_live(link.key));
+        !live || self.client.borrow().unanswered() == 0
     }
 
     /// What is unanswered, in words.

@@ -82,7 +82,7 @@ impl Machine {
     /// Starts a server.
     pub(super) fn start(&self) {
         let (config, options) = self.settings();
-        self.recorder.starts(options.limits.transactions_of_first_epoch);
+        self.recorder.starts(config.shards.unwrap_or(1), options.limits.transactions_of_first_epoch);
         let process = self.world.start_process(HOST, "server");
         let stop = options.stop.clone();
         let end = Rc::new(RefCell::new(None));
@@ -130,7 +130,7 @@ impl Machine {
         };
         let options = ServerOptions {
             allow_sharing_cpus: true,
-            backend: Backend::Direct,
+            backend: Backend::Simulated(self.disk.clone()),
             limits,
             observer: Some(Arc::new(self.recorder.clone())),
             ..ServerOptions::default()

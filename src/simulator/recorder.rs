@@ -33,6 +33,10 @@ struct Notes {
     transactions_of_first_epoch: u32,
     /// A fault has broken the connection.
     broken: BTreeSet<ConnectionKey>,
+    /// A fault is under way that ends the server when it strikes.
+    may_end: bool,
+    /// Of the life that starts.
+    shards: usize,
     ended: bool,
 }
 
@@ -49,6 +53,8 @@ impl Recorder {
             seen: Zxid::ZERO,
             transactions_of_first_epoch: u32::MAX,
             broken: BTreeSet::new(),
+            may_end: false,
+            shards: 0,
             ended: false,
         })))
     }
@@ -115,11 +121,18 @@ impl Recorder {
         let life = notes.history.connections[key].life;
         let crashed = notes.history.lives.get(life).is_some_and(|life| life.crashed.is_some());
         let by = match by {
-            ClosedBy::Server if crashed => ClosedBy::Crash,
+            ClosedBy::Server if crashed || notes.may_end => ClosedBy::Crash,
             ClosedBy::Server if notes.broken.contains(&key) => ClosedBy::Client,
             by => by,
         };
         notes.history.connections[key].closed = Some((at, by));
+    }
+
+    /// True while the server that the connection is with has not crashed.
+    pub(super) fn is_live(&self, key: ConnectionKey) -> bool {
+        let notes = self.notes();
+        let life = notes.history.connections[key].life;
+        notes.history.lives.get(life).is_none_or(|life| life.crashed.is_none())
     }
 
     /// A fault breaks the open connections of a client: they do not tell everything that was sent.
@@ -141,10 +154,24 @@ impl Recorder {
         }
     }
 
-    /// The server starts, and its first epoch will have room for so many transactions.
-    pub(super) fn starts(&self, transactions_of_first_epoch: u32) {
-        self.notes().transactions_of_first_epoch = transactions_of_first_epoch;
+    /// The server starts with so many shards, and its first epoch will have room for so many transactions.
+    pub(super) fn starts(&self, shards: u16, transactions_of_first_epoch: u32) {
+        let mut notes = self.notes();
+        notes.transactions_of_first_epoch = transactions_of_first_epoch;
+        notes.shards = shards.into();
+        notes.may_end = false;
     }
+
+    /// The server ends by itself at some time from now on, and is then started again.
+    pub(super) fn may_end(&self) {
+        self.notes().may_end = true;
+    }
+
+    /// True while every shard of the server serves.
+    pub(super) fn is_serving(&self) -> bool {
+        self.notes().history.lives.last().is_some_and(|life| life.crashed.is_none() && life.is_complete())
+    }
+
 
     /// From when to when a part of the server did not turn.
     pub(super) fn stalled(&self, from_us: u64, until_us: u64) {
@@ -166,6 +193,13 @@ impl Recorder {
         let mut notes = self.notes();
         notes.history.ended = notes.moment();
         notes.ended = true;
+        let (at, crashed) = (notes.history.ended, |life: &Life| life.crashed.is_some());
+        let crashed: Vec<bool> = notes.history.lives.iter().map(crashed).collect();
+        // A machine that lost its power closes nothing.
+        let left = |connection: &&mut ClientConnection| connection.closed.is_none() && crashed[connection.life];
+        for connection in notes.history.connections.iter_mut().filter(left) {
+            connection.closed = Some((at, ClosedBy::Crash));
+        }
     }
 
     /// The history, when the run is over.
@@ -227,7 +261,8 @@ impl Observer for Recorder {
         notes.seen = last;
         let left = notes.transactions_of_first_epoch;
         let skipped_to = (left < u32::MAX).then(|| Zxid::new(last.epoch() + 1, u32::MAX - left));
-        notes.history.lives.push(Life { started, recovered: last, skipped_to, ..Life::default() });
+        let shards = notes.shards;
+        notes.history.lives.push(Life { shards, started, recovered: last, skipped_to, ..Life::default() });
     }
 
     fn serves(&self, shard: &Shard) {

@@ -206,7 +206,7 @@ impl Simulation {
 
     async fn until_answered(&self) -> Result<(), String> {
         let began_us = self.world.now_us();
-        while !self.clients.iter().all(|client| client.is_answered()) {
+        while !self.recorder.is_serving() || !self.clients.iter().all(|client| client.is_answered()) {
             if self.world.now_us() > began_us + ANSWER_US_MAX {
                 return Err(self.stands_still());
             }
@@ -249,6 +249,7 @@ impl Simulation {
 
     async fn strike(&self, fault: Fault) -> Result<(), String> {
         self.world.trace(format!("{fault:?}").as_bytes());
+        tracing::debug!("{} us: {fault:?}", self.world.now_us());
         match fault {
             Fault::Kill { down_us, then_power_loss } => {
                 self.machine.kill();
@@ -263,8 +264,9 @@ impl Simulation {
                 self.start_after(down_us).await;
             }
             Fault::Stop { down_us } => {
-                let result = self.machine.stop().await;
+                // What a server that stops has not said yet, it need not say.
                 self.recorder.crashed();
+                let result = self.machine.stop().await;
                 if !self.sync_fails.get() {
                     result?;
                 }
@@ -277,7 +279,7 @@ impl Simulation {
                     self.recorder.stalled(self.world.now_us(), self.world.now_us() + for_us);
                 }
             }
-            Fault::SlowDisk { for_us } => self.machine.disk().slow_until(self.world.now_us() + for_us),
+            Fault::SlowDisk { for_us } => self.machine.disk().slow_down(self.world.now_us() + for_us, 20),
             Fault::FullDisk { for_us } => {
                 let until_us = self.world.now_us() + for_us;
                 self.machine.disk().set_full(true);
@@ -287,6 +289,7 @@ impl Simulation {
             Fault::FailedSync => {
                 self.machine.disk().fail_next_sync();
                 self.sync_fails.set(true);
+                self.recorder.may_end();
             }
             Fault::Break { client } => self.break_connection(client),
             Fault::Cut { client, up, down, for_us } => {
@@ -307,7 +310,7 @@ impl Simulation {
 
     async fn start_after(&self, down_us: u64) {
         self.sync_fails.set(false);
-        self.machine.disk().clear_failed_sync();
+        self.machine.disk().cancel_failed_sync();
         pause_us(down_us).await;
         self.machine.start();
     }

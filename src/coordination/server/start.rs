@@ -59,7 +59,7 @@ impl Server {
     pub async fn launch(config: ServerConfig, options: ServerOptions) -> Result<Server, ServerError> {
         let shards = usize::from(config.shards.unwrap_or_else(default_shards));
         let address = client_address(&config)?;
-        let directories = DataDir::open(&config.data_dir, &config.data_log_dir)?;
+        let directories = DataDir::open(&options.backend, &config.data_dir, &config.data_log_dir)?;
         let spin = Duration::from_micros(config.spin_micros.into());
         let process = ProcessConfig {
             shards,

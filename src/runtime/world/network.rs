@@ -202,14 +202,20 @@ impl Network {
 
     /// The host is gone without a word.
     pub(super) fn host_down(&self, host: HostId) {
-        let mut state = self.state.borrow_mut();
-        state.down.insert(host);
-        state.listening.retain(|(of, _), _| *of != host);
-        for (_, connection) in &mut state.connections {
-            for end in &mut connection.ends {
-                end.vanished |= end.host == host;
+        let forgotten: Vec<Listening> = {
+            let mut state = self.state.borrow_mut();
+            state.down.insert(host);
+            for (_, connection) in &mut state.connections {
+                for end in &mut connection.ends {
+                    end.vanished |= end.host == host;
+                }
             }
-        }
+            let of_host = |(of, _): &&(HostId, u16)| *of == host;
+            let keys: Vec<_> = state.listening.keys().filter(of_host).copied().collect();
+            keys.into_iter().filter_map(|key| state.listening.remove(&key)).collect()
+        };
+        // Connections that waited to be accepted close here, and come back to the network for it.
+        drop(forgotten);
     }
 
     /// Connections between two hosts, or of one with any: each is reset at both ends.

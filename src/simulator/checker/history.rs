@@ -123,6 +123,8 @@ pub struct Dump {
 /// A life of the server: from its start to its crash, or to the end of the run.
 #[derive(Clone, Debug, Default)]
 pub struct Life {
+    /// Number of shards.
+    pub shards: usize,
     /// When it began to serve.
     pub started: Moment,
     /// When it crashed, if it did.
@@ -138,6 +140,13 @@ pub struct Life {
     pub committed: Vec<Committed>,
     /// The state at the end of the run, after everything was applied; only of the last life.
     pub final_dump: Option<Dump>,
+}
+
+impl Life {
+    /// True when every part of the server came to serve, so that what it recovered is known.
+    pub fn is_complete(&self) -> bool {
+        self.recovered_dump.shards == self.shards
+    }
 }
 
 impl History {

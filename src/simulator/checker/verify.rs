@@ -393,6 +393,9 @@ impl<'h> Replay<'h> {
             let rule = "what is recovered was committed, in the same order";
             return Err(finding(rule, life.started, None, self.position.to_string(), life.recovered.to_string()));
         }
+        if !life.is_complete() {
+            return Ok(());
+        }
         self.check_dump("the recovered state is the model's at its zxid", life.started, &life.recovered_dump)
     }
 
