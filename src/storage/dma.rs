@@ -23,7 +23,7 @@ pub(super) const STREAM_BYTES: usize = 512 << 10;
 /// Streaming requests in flight.
 const STREAM_DEPTH: usize = 4;
 /// Streaming writes in flight: enough to keep the disk busy, few enough not to keep log flushes waiting behind them.
-const APPEND_DEPTH: usize = 2;
+pub(super) const APPEND_DEPTH: usize = 2;
 
 const _: () = assert!(STREAM_BYTES.is_multiple_of(BLOCK_BYTES));
 

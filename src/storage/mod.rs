@@ -11,26 +11,28 @@
 //! - a new or renamed file survives a crash once [`Storage::sync_directory`] has returned for its directory;
 //! - do not drop the future of a write or sync: its outcome would be unknown.
 //!
-//! Log files are opened write-only and, like everything else, in units of [`BLOCK_BYTES`]. Two backends stand behind
-//! [`Storage`]: direct IO, and [`Lossy`], which forgets what was not synced when the process is killed.
+//! Log files are opened write-only and, like everything else, in units of [`BLOCK_BYTES`]. Three backends stand behind
+//! [`Storage`]: direct IO; [`Lossy`], which forgets what was not synced when the process is killed; and [`SimulatedDisk`], the disk
+//! of a host of a simulated world.
 
 mod buffer;
+mod directories;
 mod dma;
 mod error;
 mod lossy;
+mod simulated;
 #[cfg(test)]
 mod tests;
 
 pub use buffer::{AlignedBuf, BLOCK_BYTES};
+pub use directories::DirectoryLock;
 pub use error::{Result, StorageError};
 pub use lossy::Lossy;
+pub use simulated::{Extent, SimulatedDisk};
 #[cfg(test)]
 pub(crate) use tests::test_directory;
 
-use crate::runtime::tasks::start_to_finish;
-use error::Context;
-use glommio::io::{Directory, ReadResult};
-use std::future::Future;
+use glommio::io::ReadResult;
 use std::io;
 use std::ops::Deref;
 use std::path::Path;
@@ -43,6 +45,8 @@ pub enum Backend {
     Direct,
     /// Loses unsynced writes when the process dies: crash tests.
     Lossy(Lossy),
+    /// The disk of a simulated host: simulations.
+    Simulated(SimulatedDisk),
 }
 
 impl FromStr for Backend {
@@ -94,6 +98,7 @@ impl Storage {
         Ok(LogFile(match &self.backend {
             Backend::Direct => LogFileKind::Direct(dma::File::open(path, sync).await?),
             Backend::Lossy(disk) => LogFileKind::Lossy(disk.open(path, sync)?),
+            Backend::Simulated(disk) => LogFileKind::Simulated(simulated::File::open(disk, path, sync).await?),
         }))
     }
 
@@ -107,42 +112,40 @@ impl Storage {
         Ok(LogFile(match &self.backend {
             Backend::Direct => LogFileKind::Direct(dma::File::create(path, bytes, zero_fill).await?),
             Backend::Lossy(disk) => LogFileKind::Lossy(disk.create(path, bytes)?),
+            Backend::Simulated(disk) => LogFileKind::Simulated(simulated::File::create(disk, path, bytes).await?),
         }))
     }
 
     /// Renames a file, replacing what has the new name. Durable after [`Storage::sync_directory`].
     pub async fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        let (old, new) = (from.to_owned(), to.to_owned());
-        start_to_finish(async move { glommio::io::rename(old, new).await }).await.context("rename", from)
+        match &self.backend {
+            Backend::Direct | Backend::Lossy(_) => directories::rename(from, to).await,
+            Backend::Simulated(disk) => disk.rename(from, to).await,
+        }
     }
 
     /// Removes a file. Durable after [`Storage::sync_directory`].
     pub async fn remove(&self, path: &Path) -> Result<()> {
-        let owned = path.to_owned();
-        start_to_finish(async move { glommio::io::remove(owned).await }).await.context("remove", path)
+        match &self.backend {
+            Backend::Direct | Backend::Lossy(_) => directories::remove(path).await,
+            Backend::Simulated(disk) => disk.remove(path).await,
+        }
     }
 
     /// Makes created, renamed and removed names in `directory` durable.
     pub async fn sync_directory(&self, directory: &Path) -> Result<()> {
-        let handle = Directory::open(directory).await.context("open", directory)?;
-        start_to_finish(async move {
-            handle.sync().await?;
-            handle.close().await
-        })
-        .await
-        .context("sync", directory)
-    }
-
-    /// Creates a directory and its missing parents; fine if it exists.
-    pub async fn create_directory(&self, path: &Path) -> Result<()> {
-        let owned = path.to_owned();
-        blocking(move || std::fs::create_dir_all(owned)).await.context("create", path)
+        match &self.backend {
+            Backend::Direct | Backend::Lossy(_) => directories::sync(directory).await,
+            Backend::Simulated(disk) => disk.sync_directory(directory).await,
+        }
     }
 
     /// What is in a directory, sorted by name.
     pub async fn list(&self, directory: &Path) -> Result<Vec<DirectoryEntry>> {
-        let owned = directory.to_owned();
-        blocking(move || list_blocking(&owned)).await.context("list", directory)
+        match &self.backend {
+            Backend::Direct | Backend::Lossy(_) => directories::list(directory).await,
+            Backend::Simulated(disk) => disk.list(directory).await,
+        }
     }
 
     /// Length of a file in bytes.
@@ -150,6 +153,7 @@ impl Storage {
         match &self.backend {
             Backend::Direct => Ok(dma::Reader::open(path, 0).await?.file_bytes()),
             Backend::Lossy(disk) => disk.file_bytes(path),
+            Backend::Simulated(disk) => disk.file_bytes(path).await,
         }
     }
 
@@ -168,6 +172,9 @@ impl Storage {
         let reader = match &self.backend {
             Backend::Direct => ReaderKind::Direct(dma::Reader::open(path, 0).await?.until(bytes as u64)),
             Backend::Lossy(disk) => ReaderKind::Lossy(lossy::Reader::open(disk, path, 0)?.until(bytes)),
+            Backend::Simulated(disk) => {
+                ReaderKind::Simulated(simulated::Reader::open(disk, path, 0).await?.until(bytes as u64))
+            }
         };
         let (mut reader, mut first) = (FileReader(reader), Vec::new());
         while let Some(chunk) = reader.next().await? {
@@ -181,6 +188,7 @@ impl Storage {
         Ok(FileReader(match &self.backend {
             Backend::Direct => ReaderKind::Direct(dma::Reader::open(path, offset).await?),
             Backend::Lossy(disk) => ReaderKind::Lossy(lossy::Reader::open(disk, path, offset)?),
+            Backend::Simulated(disk) => ReaderKind::Simulated(simulated::Reader::open(disk, path, offset).await?),
         }))
     }
 
@@ -189,6 +197,7 @@ impl Storage {
         Ok(FileAppender(match &self.backend {
             Backend::Direct => AppenderKind::Direct(dma::Appender::create(path).await?),
             Backend::Lossy(disk) => AppenderKind::Lossy(lossy::Appender::create(disk, path)?),
+            Backend::Simulated(disk) => AppenderKind::Simulated(simulated::Appender::create(disk, path).await?),
         }))
     }
 
@@ -196,32 +205,12 @@ impl Storage {
     ///
     /// 0 unless the disk has poll queues (`queue/io_poll`, see preflight).
     pub fn polled_operations(&self) -> u64 {
+        if matches!(self.backend, Backend::Simulated(_)) {
+            return 0;
+        }
         let polled = glommio::executor().io_stats().poll_ring;
         polled.file_reads().0 + polled.file_writes().0
     }
-}
-
-/// Runs a system call that has no place in the ring on the shard's helper thread.
-fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> {
-    start_to_finish(async move { glommio::executor().spawn_blocking(call).await })
-}
-
-fn list_blocking(directory: &Path) -> io::Result<Vec<DirectoryEntry>> {
-    let mut entries = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        let metadata = match entry.metadata() {
-            Ok(metadata) => metadata,
-            // Removed since the directory was read.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        if let Ok(name) = entry.file_name().into_string() {
-            entries.push(DirectoryEntry { name, is_directory: metadata.is_dir(), bytes: metadata.len() });
-        }
-    }
-    entries.sort();
-    Ok(entries)
 }
 
 /// A file open for writing. Several writes may be in flight; close it to learn of late errors.
@@ -230,6 +219,7 @@ pub struct LogFile(LogFileKind);
 enum LogFileKind {
     Direct(dma::File),
     Lossy(lossy::File),
+    Simulated(simulated::File),
 }
 
 impl LogFile {
@@ -242,6 +232,7 @@ impl LogFile {
         match &self.0 {
             LogFileKind::Direct(file) => file.write_at(buffer, offset).await,
             LogFileKind::Lossy(file) => file.write_at(buffer, offset).await,
+            LogFileKind::Simulated(file) => file.write_at(buffer, offset).await,
         }
     }
 
@@ -250,6 +241,7 @@ impl LogFile {
         match &self.0 {
             LogFileKind::Direct(file) => file.sync().await,
             LogFileKind::Lossy(file) => file.sync().await,
+            LogFileKind::Simulated(file) => file.sync().await,
         }
     }
 
@@ -257,7 +249,7 @@ impl LogFile {
     pub async fn close(self) -> Result<()> {
         match self.0 {
             LogFileKind::Direct(file) => file.close().await,
-            LogFileKind::Lossy(_) => Ok(()),
+            LogFileKind::Lossy(_) | LogFileKind::Simulated(_) => Ok(()),
         }
     }
 }
@@ -268,6 +260,7 @@ pub struct FileReader(ReaderKind);
 enum ReaderKind {
     Direct(dma::Reader),
     Lossy(lossy::Reader),
+    Simulated(simulated::Reader),
 }
 
 impl FileReader {
@@ -276,6 +269,7 @@ impl FileReader {
         match &self.0 {
             ReaderKind::Direct(reader) => reader.file_bytes(),
             ReaderKind::Lossy(reader) => reader.file_bytes(),
+            ReaderKind::Simulated(reader) => reader.file_bytes(),
         }
     }
 
@@ -283,17 +277,18 @@ impl FileReader {
     pub async fn next(&mut self) -> Result<Option<Chunk>> {
         Ok(match &mut self.0 {
             ReaderKind::Direct(reader) => reader.next().await?.map(|chunk| Chunk(ChunkKind::Direct(chunk))),
-            ReaderKind::Lossy(reader) => reader.next().map(|chunk| Chunk(ChunkKind::Lossy(chunk))),
+            ReaderKind::Lossy(reader) => reader.next().map(|chunk| Chunk(ChunkKind::Copied(chunk))),
+            ReaderKind::Simulated(reader) => reader.next().await?.map(|chunk| Chunk(ChunkKind::Copied(chunk))),
         })
     }
 }
 
-/// A piece of a file, in the memory the disk wrote it to.
+/// A piece of a file; of a real disk, in the memory the disk wrote it to.
 pub struct Chunk(ChunkKind);
 
 enum ChunkKind {
     Direct(ReadResult),
-    Lossy(Vec<u8>),
+    Copied(Vec<u8>),
 }
 
 impl Deref for Chunk {
@@ -302,7 +297,7 @@ impl Deref for Chunk {
     fn deref(&self) -> &[u8] {
         match &self.0 {
             ChunkKind::Direct(chunk) => chunk,
-            ChunkKind::Lossy(chunk) => chunk,
+            ChunkKind::Copied(chunk) => chunk,
         }
     }
 }
@@ -313,6 +308,7 @@ pub struct FileAppender(AppenderKind);
 enum AppenderKind {
     Direct(dma::Appender),
     Lossy(lossy::Appender),
+    Simulated(simulated::Appender),
 }
 
 impl FileAppender {
@@ -321,6 +317,7 @@ impl FileAppender {
         match &self.0 {
             AppenderKind::Direct(appender) => appender.bytes(),
             AppenderKind::Lossy(appender) => appender.bytes(),
+            AppenderKind::Simulated(appender) => appender.bytes(),
         }
     }
 
@@ -329,6 +326,7 @@ impl FileAppender {
         match &mut self.0 {
             AppenderKind::Direct(appender) => appender.append(bytes).await,
             AppenderKind::Lossy(appender) => appender.append(bytes).await,
+            AppenderKind::Simulated(appender) => appender.append(bytes).await,
         }
     }
 
@@ -337,6 +335,7 @@ impl FileAppender {
         match self.0 {
             AppenderKind::Direct(appender) => appender.finish().await,
             AppenderKind::Lossy(appender) => appender.finish().await,
+            AppenderKind::Simulated(appender) => appender.finish().await,
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Both backends on a real file system; tmpfs would hide direct IO.
+//! The real backends on a real file system, as tmpfs would hide direct IO; and the contract on every backend.
 
 use super::*;
 use crate::base::ShardId;
+use crate::runtime::world::World;
 use crate::runtime::{ShardsConfig, run_shards};
 use rustix::fs::OFlags;
 use std::future::Future;
@@ -38,8 +39,30 @@ where
     std::fs::remove_dir_all(&top).unwrap();
 }
 
-fn both() -> [Storage; 2] {
-    [Storage::new(Backend::Direct), Storage::new(Backend::Lossy(Lossy::new(Some(1))))]
+/// Runs `test` on every backend, each time with a directory of its own: on each of `shards` shards, and in some simulated worlds.
+fn on_every_backend<F, Fut>(name: &str, shards: usize, test: F)
+where
+    F: Fn(Storage, PathBuf) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    let on_shard = test.clone();
+    on_shards(name, shards, move |directory| async move {
+        for (kind, backend) in [("direct", Backend::Direct), ("lossy", Backend::Lossy(Lossy::new(Some(1))))] {
+            let own = directory.join(kind);
+            backend.create_directories(&own).unwrap();
+            on_shard(Storage::new(backend), own).await;
+        }
+    });
+    for seed in 0..5 {
+        let (world, test) = (World::new(seed), test.clone());
+        let backend = Backend::Simulated(SimulatedDisk::new(world.stream("disk")));
+        let outcome = world.run(async move {
+            let own = PathBuf::from("/data/own");
+            backend.create_directories(&own).unwrap();
+            test(Storage::new(backend), own).await;
+        });
+        outcome.expect("nothing waits for ever");
+    }
 }
 
 fn pattern(bytes: usize) -> Vec<u8> {
@@ -57,34 +80,33 @@ fn padded(bytes: &[u8]) -> AlignedBuf {
 #[test]
 fn a_log_segment_is_written_synced_renamed_and_read_back() {
     for shards in [1, 3] {
-        on_shards("segment", shards, |directory| async move {
-            for (index, storage) in both().into_iter().enumerate() {
-                let (new, old) = (directory.join(format!("new.{index}")), directory.join(format!("old.{index}")));
-                let file = storage.create(&new, 1 << 20, true).await.unwrap();
-                assert_eq!(storage.read_all(&new).await.unwrap(), vec![0; 1 << 20]);
-                let (first, second) = (pattern(5000), pattern(70_000));
-                let mut buffer = file.write_at(padded(&first), 0).await.unwrap();
-                buffer.clear();
-                buffer.append(&second);
-                buffer.pad();
-                file.write_at(buffer, 8192).await.unwrap();
-                file.sync().await.unwrap();
-                file.close().await.unwrap();
-                storage.rename(&new, &old).await.unwrap();
-                storage.sync_directory(&directory).await.unwrap();
-                let contents = storage.read_all(&old).await.unwrap();
-                assert_eq!(contents.len(), 1 << 20);
-                assert_eq!((&contents[..5000], &contents[8192..78_192]), (&first[..], &second[..]));
-                assert!(contents[5000..8192].iter().all(|&byte| byte == 0));
-                let file = storage.open_log_file(&old, SyncMode::EveryWrite).await.unwrap();
-                file.write_at(padded(&[9; 10]), 4096).await.unwrap();
-                file.close().await.unwrap();
-                assert_eq!(storage.read_all(&old).await.unwrap()[4096..4106], [9; 10]);
-                storage.remove(&old).await.unwrap();
-                assert!(storage.read_all(&old).await.unwrap_err().is_not_found());
-                // On a disk with poll queues this would burn a core; the log is opened write-only to avoid it.
-                assert_eq!(storage.polled_operations(), 0);
-            }
+        on_every_backend("segment", shards, |storage, directory| async move {
+            let (new, old) = (directory.join("new"), directory.join("old"));
+            let file = storage.create(&new, 1 << 20, true).await.unwrap();
+            assert_eq!(storage.read_all(&new).await.unwrap(), vec![0; 1 << 20]);
+            let (first, second) = (pattern(5000), pattern(70_000));
+            let mut buffer = file.write_at(padded(&first), 0).await.unwrap();
+            buffer.clear();
+            buffer.append(&second);
+            buffer.pad();
+            file.write_at(buffer, 8192).await.unwrap();
+            file.sync().await.unwrap();
+            file.close().await.unwrap();
+            storage.rename(&new, &old).await.unwrap();
+            storage.sync_directory(&directory).await.unwrap();
+            let contents = storage.read_all(&old).await.unwrap();
+            assert_eq!(contents.len(), 1 << 20);
+            assert_eq!((&contents[..5000], &contents[8192..78_192]), (&first[..], &second[..]));
+            assert!(contents[5000..8192].iter().all(|&byte| byte == 0));
+            assert_eq!(storage.read_first(&old, 5000).await.unwrap(), first);
+            let file = storage.open_log_file(&old, SyncMode::EveryWrite).await.unwrap();
+            file.write_at(padded(&[9; 10]), 4096).await.unwrap();
+            file.close().await.unwrap();
+            assert_eq!(storage.read_all(&old).await.unwrap()[4096..4106], [9; 10]);
+            storage.remove(&old).await.unwrap();
+            assert!(storage.read_all(&old).await.unwrap_err().is_not_found());
+            // On a disk with poll queues this would burn a core; the log is opened write-only to avoid it.
+            assert_eq!(storage.polled_operations(), 0);
         });
     }
 }
@@ -92,65 +114,94 @@ fn a_log_segment_is_written_synced_renamed_and_read_back() {
 /// Lengths around the piece and block sizes, where padding and short reads live.
 #[test]
 fn an_appended_file_has_exactly_its_bytes_at_every_length() {
-    on_shards("append", 1, |directory| async move {
-        for storage in both() {
-            for bytes in [0, 1, 4095, 4096, 4097, (512 << 10) - 1, 512 << 10, (512 << 10) + 1, 5 * (512 << 10) + 777] {
-                let path = directory.join(format!("snapshot.{bytes}"));
-                let expected = pattern(bytes);
-                let mut appender = storage.append_to_new(&path).await.unwrap();
-                for piece in expected.chunks(100_003) {
-                    appender.append(piece).await.unwrap();
-                }
-                assert_eq!(appender.bytes(), bytes as u64);
-                assert_eq!(appender.finish().await.unwrap(), bytes as u64);
-                assert_eq!(storage.file_bytes(&path).await.unwrap(), bytes as u64);
-                assert_eq!(storage.read_all(&path).await.unwrap(), expected);
-                for offset in [0, 1, 4096, 4097, bytes / 2, bytes, bytes + 5000] {
-                    let mut reader = storage.read_from(&path, offset as u64).await.unwrap();
-                    let mut rest = Vec::new();
-                    while let Some(chunk) = reader.next().await.unwrap() {
-                        rest.extend_from_slice(&chunk);
-                    }
-                    assert_eq!(rest, expected[offset.min(bytes)..], "{bytes} bytes from {offset}");
-                }
-                storage.remove(&path).await.unwrap();
+    on_every_backend("append", 1, |storage, directory| async move {
+        for bytes in [0, 1, 4095, 4096, 4097, (512 << 10) - 1, 512 << 10, (512 << 10) + 1, 5 * (512 << 10) + 777] {
+            let path = directory.join(format!("snapshot.{bytes}"));
+            let expected = pattern(bytes);
+            let mut appender = storage.append_to_new(&path).await.unwrap();
+            for piece in expected.chunks(100_003) {
+                appender.append(piece).await.unwrap();
             }
+            assert_eq!(appender.bytes(), bytes as u64);
+            assert_eq!(appender.finish().await.unwrap(), bytes as u64);
+            assert_eq!(storage.file_bytes(&path).await.unwrap(), bytes as u64);
+            assert_eq!(storage.read_all(&path).await.unwrap(), expected);
+            for offset in [0, 1, 4096, 4097, bytes / 2, bytes, bytes + 5000] {
+                let mut reader = storage.read_from(&path, offset as u64).await.unwrap();
+                let mut rest = Vec::new();
+                while let Some(chunk) = reader.next().await.unwrap() {
+                    assert!(!chunk.is_empty() && chunk.len() <= 512 << 10);
+                    rest.extend_from_slice(&chunk);
+                }
+                assert_eq!(rest, expected[offset.min(bytes)..], "{bytes} bytes from {offset}");
+            }
+            storage.remove(&path).await.unwrap();
+        }
+    });
+}
+
+/// What a failed attempt left must not show through in the file that takes its name.
+#[test]
+fn a_file_that_is_begun_again_is_emptied_first() {
+    on_every_backend("again", 1, |storage, directory| async move {
+        let path = directory.join("snapshot");
+        for bytes in [20_000, 5_001, 5_000, 9_000] {
+            let mut appender = storage.append_to_new(&path).await.unwrap();
+            appender.append(&pattern(bytes)).await.unwrap();
+            assert_eq!(appender.finish().await.unwrap(), bytes as u64);
+            assert_eq!(storage.read_all(&path).await.unwrap(), pattern(bytes));
         }
     });
 }
 
 #[test]
 fn directories_are_created_and_listed() {
-    on_shards("list", 1, |directory| async move {
-        let storage = Storage::new(Backend::Direct);
-        storage.create_directory(&directory.join("version-2/deep")).await.unwrap();
-        storage.create_directory(&directory.join("version-2/deep")).await.unwrap();
+    on_every_backend("list", 1, |storage, directory| async move {
+        for _ in 0..2 {
+            storage.backend.create_directories(&directory.join("version-2/deep")).unwrap();
+        }
         storage.create(&directory.join("log.1"), 8192, false).await.unwrap().close().await.unwrap();
         let entries = storage.list(&directory).await.unwrap();
         let names: Vec<_> = entries.iter().map(|entry| (entry.name.as_str(), entry.is_directory)).collect();
         assert_eq!(names, [("log.1", false), ("version-2", true)]);
         assert_eq!(entries[0].bytes, 8192);
         assert!(storage.list(&directory.join("none")).await.unwrap_err().is_not_found());
+        assert!(storage.sync_directory(&directory.join("none")).await.unwrap_err().is_not_found());
+        assert!(storage.backend.exists(&directory.join("log.1")).unwrap());
+        assert!(!storage.backend.exists(&directory.join("none")).unwrap());
+        let error = storage.backend.create_directories(&directory.join("log.1/below")).unwrap_err();
+        assert_eq!(error.operation, "create", "a file is in the way: {error}");
+    });
+}
+
+/// Two servers on one directory would write one log.
+#[test]
+fn a_directory_is_locked_once() {
+    on_every_backend("lock", 1, |storage, directory| async move {
+        let lock = storage.backend.lock(&directory).unwrap();
+        assert!(lock.is_some());
+        assert!(storage.backend.lock(&directory).unwrap().is_none());
+        drop(lock);
+        assert!(storage.backend.lock(&directory).unwrap().is_some());
+        assert!(storage.backend.lock(&directory.join("none")).unwrap_err().is_not_found());
     });
 }
 
 /// An operator must see what failed where.
 #[test]
 fn errors_name_operation_and_path() {
-    on_shards("errors", 1, |directory| async move {
-        for storage in both() {
-            let missing = directory.join("missing");
-            let error =
-                storage.open_log_file(&missing, SyncMode::OnRequest).await.err().expect("there is no such file");
-            assert!(error.is_not_found() && !error.is_out_of_space());
-            let text = error.to_string();
-            assert!(text.starts_with("cannot open /") && text.contains("missing: No such file"), "{text}");
-            let twice = directory.join("twice");
-            storage.create(&twice, 4096, false).await.unwrap().close().await.unwrap();
-            let error = storage.create(&twice, 4096, false).await.err().expect("the path is taken");
-            assert_eq!(error.source.kind(), io::ErrorKind::AlreadyExists);
-            storage.remove(&twice).await.unwrap();
-        }
+    on_every_backend("errors", 1, |storage, directory| async move {
+        let missing = directory.join("missing");
+        let error = storage.open_log_file(&missing, SyncMode::OnRequest).await.err().expect("there is no such file");
+        assert!(error.is_not_found() && !error.is_out_of_space());
+        let text = error.to_string();
+        assert!(text.starts_with("cannot open /") && text.contains("missing: No such file"), "{text}");
+        let twice = directory.join("twice");
+        storage.create(&twice, 4096, false).await.unwrap().close().await.unwrap();
+        let error = storage.create(&twice, 4096, false).await.err().expect("the path is taken");
+        assert_eq!(error.source.kind(), io::ErrorKind::AlreadyExists);
+        assert!(storage.rename(&missing, &twice).await.unwrap_err().is_not_found());
+        storage.remove(&twice).await.unwrap();
     });
     // Asking a real file system for more than it has takes all of it away from everybody else for a moment.
     let full = StorageError {
@@ -164,14 +215,12 @@ fn errors_name_operation_and_path() {
 /// A file that could not get its space must not stay behind and take what is left of it.
 #[test]
 fn a_file_that_cannot_be_created_whole_is_removed() {
-    on_shards("too-large", 1, |directory| async move {
-        for storage in both() {
-            let path = directory.join("huge");
-            // Beyond the largest file of the file system, so that nothing is taken from the disk of this machine.
-            let error = storage.create(&path, 1 << 62, true).await.err().expect("no file is that large");
-            assert_eq!(error.operation, "allocate space for");
-            assert!(!path.exists());
-        }
+    on_every_backend("too-large", 1, |storage, directory| async move {
+        let path = directory.join("huge");
+        // Beyond the largest file of the file system, so that nothing is taken from the disk of this machine.
+        let error = storage.create(&path, 1 << 62, true).await.err().expect("no file is that large");
+        assert_eq!(error.operation, "allocate space for");
+        assert!(!storage.backend.exists(&path).unwrap());
     });
 }
 

@@ -201,7 +201,7 @@ impl Server {
     /// Starts a server and waits until it serves.
     pub fn start(config: ServerConfig, options: ServerOptions) -> Result<Server, ServerError> {
         let shards = usize::from(config.shards.unwrap_or_else(default_shards));
-        let directories = DataDir::open(&config.data_dir, &config.data_log_dir)?;
+        let directories = DataDir::open(&options.backend, &config.data_dir, &config.data_log_dir)?;
         let report = preflight::check(&preflight::PreflightConfig {
             shards,
             directories: vec![directories.log.clone(), directories.snapshots.clone()],

@@ -149,7 +149,7 @@ impl World {
     }
 
     /// The process whose task is being polled.
-    pub(super) fn running_process(&self) -> Option<ProcessId> {
+    pub(crate) fn running_process(&self) -> Option<ProcessId> {
         let executors = self.inner.executors.borrow();
         executors.running.map(|id| executors.executors[id.0].process)
     }

@@ -528,8 +528,7 @@ impl State {
         }
         self.next_usage += 1;
         let usage = self.next_usage;
-        let end =
-            |host, address| End { host, address, pipe: Pipe::default(), closed: false, shut: false, vanished: false };
+        let end = |host| End { host, pipe: Pipe::default(), closed: false, shut: false, vanished: false };
         let connection = self.connections.insert(Connection { usage, ends: [end(host), end(peer_host)] });
         let socket = |this: usize, local, peer| SimulatedSocket {
             direction: Direction { connection, usage, end: this },
