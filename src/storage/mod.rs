@@ -116,7 +116,7 @@ impl Storage {
         }))
     }
 
-    /// Renames a file, replacing what has the new name. Durable after [`Storage::sync_directory`].
+    /// Renames a file within its directory, replacing what has the new name. Durable after [`Storage::sync_directory`].
     pub async fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         match &self.backend {
             Backend::Direct | Backend::Lossy(_) => directories::rename(from, to).await,

@@ -18,7 +18,7 @@ pub(super) const SECTOR_BYTES: usize = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ChangeNumber(pub(super) u64);
 
-/// A write as the page cache took it. Its offset is at a sector.
+/// A write as the page cache took it: whole sectors.
 #[derive(Clone, Debug)]
 pub(super) struct Write {
     pub(super) number: ChangeNumber,
@@ -29,7 +29,7 @@ pub(super) struct Write {
 impl Write {
     fn sectors(&self) -> std::ops::Range<usize> {
         let first = self.offset / SECTOR_BYTES;
-        first..first + self.bytes.len().div_ceil(SECTOR_BYTES)
+        first..first + self.bytes.len() / SECTOR_BYTES
     }
 
     fn end(&self) -> usize {
@@ -39,7 +39,7 @@ impl Write {
     /// The bytes for one of its sectors.
     fn sector(&self, sector: usize) -> &[u8] {
         let start = sector * SECTOR_BYTES - self.offset;
-        &self.bytes[start..self.bytes.len().min(start + SECTOR_BYTES)]
+        &self.bytes[start..start + SECTOR_BYTES]
     }
 }
 
@@ -132,7 +132,8 @@ impl Contents {
 
     /// Writes into the page cache.
     pub(super) fn write(&mut self, write: Write) {
-        assert!(write.offset.is_multiple_of(SECTOR_BYTES), "offset {} is not at a sector", write.offset);
+        let is_whole = write.offset.is_multiple_of(SECTOR_BYTES) && write.bytes.len().is_multiple_of(SECTOR_BYTES);
+        assert!(is_whole, "{} bytes at {} are no whole sectors", write.bytes.len(), write.offset);
         let end = write.end();
         if self.cached.len() < end {
             self.cached.resize(end, 0);
