@@ -26,6 +26,11 @@ pub struct Socket {
     closed: Cell<bool>,
 }
 
+/// An IPv4 address that IPv6 has wrapped (`::ffff:10.0.0.1`) as itself: limits and access lists know clients by it.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 impl Socket {
     /// Connects to `address`. Dropping the future gives up.
     pub async fn connect(address: SocketAddr) -> io::Result<Socket> {
@@ -56,11 +61,11 @@ impl Socket {
     }
 
     fn new(stream: TcpStream, registration: Registration) -> io::Result<Socket> {
-        let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
+        let (peer, local) = (plain(stream.peer_addr()?), plain(stream.local_addr()?));
         Ok(Socket { stream, registration, peer, local, closed: Cell::new(false) })
     }
 
-    /// The other side's address.
+    /// The other side's address; that of an IPv4 client is one of IPv4, also on a socket that listens for both families.
     pub fn peer_addr(&self) -> SocketAddr {
         self.peer
     }
