@@ -154,7 +154,7 @@ impl Client {
         stream.write_all(b"mntr").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
-        let row = text.lines().find_map(|line| line.strip_prefix("zk_snap_count\t")).unwrap();
+        let row = text.lines().find_map(|line| line.strip_prefix("zk_cnt_snapshottime\t")).unwrap();
         row.parse().unwrap()
     }
 

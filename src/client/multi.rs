@@ -99,7 +99,7 @@ impl Client {
             .map(|((op, path), scratch)| match *op {
                 Op::Create { data, acl, flags, .. } => {
                     let acl = AclVector::from_acls(acl, scratch);
-                    MultiOp::Create(Create { path, data, acl, flags, with_stat: false })
+                    MultiOp::Create(Create { path, data, acl, flags, with_stat: false, ttl_ms: None })
                 }
                 Op::Delete { version, .. } => MultiOp::Delete { path, version },
                 Op::SetData { data, version, .. } => MultiOp::SetData { path, data, version },

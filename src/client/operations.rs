@@ -67,7 +67,7 @@ impl Client {
         let absolute = self.absolute_for_create(path, flags)?;
         let mut scratch = Vec::new();
         let acl = AclVector::from_acls(acl, &mut scratch);
-        let request = Request::Create(Create { path: &absolute, data, acl, flags, with_stat });
+        let request = Request::Create(Create { path: &absolute, data, acl, flags, with_stat, ttl_ms: None });
         Ok(self.ask(path, &request, Effect::None))
     }
 

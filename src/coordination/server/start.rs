@@ -19,10 +19,11 @@ use crate::coordination::persistence::txn_log::TxnLogError;
 use crate::coordination::processor::{ApplyError, Sequencer, SequencerConfig, Shard, ShardConfig};
 use crate::coordination::session::{SessionIds, SessionTable};
 use crate::coordination::tree::{DataTree, ShardMap};
+use crate::metrics::FlushTimes;
 use crate::runtime::{
-    BoundListener, ConnectionLimit, Listener, Mesh, PeerLimit, Queue, RuntimeError, ShardContext, ShardResult,
-    ShardsConfig, ShardsHandle, StopSignal, Watchdog, WatchdogConfig, bind_listeners, clock, preflight, run_shards,
-    sleep, spawn, watchdog,
+    BoundListener, ConnectionLimit, ListenAt, Listener, Mesh, PeerLimit, Queue, RuntimeError, ShardContext,
+    ShardResult, ShardsConfig, ShardsHandle, StopSignal, Watchdog, WatchdogConfig, bind_listeners, clock, preflight,
+    run_shards, sleep, spawn, watchdog,
 };
 use crate::storage::{Backend, Storage, StorageError};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -201,6 +202,12 @@ impl Server {
     /// Starts a server and waits until it serves.
     pub fn start(config: ServerConfig, options: ServerOptions) -> Result<Server, ServerError> {
         let shards = usize::from(config.shards.unwrap_or_else(default_shards));
+        // What the configuration asks for must be there before anything is written.
+        let address = client_address(&config)?;
+        let backlog = config.client_port_listen_backlog;
+        let listeners = bind_listeners(ListenAt::from(address).with_backlog(backlog), shards)
+            .map_err(|error| ServerError::Listen { address: address.to_string(), reason: error.to_string() })?;
+        let address = listeners[0].local_addr();
         let directories = DataDir::open(&config.data_dir, &config.data_log_dir)?;
         let report = preflight::check(&preflight::PreflightConfig {
             shards,
@@ -209,10 +216,6 @@ impl Server {
         })?;
         tracing::info!("kernel {}, {shards} shards, {} connections at most", report.kernel, report.connections_max);
         report.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        let address = client_address(&config)?;
-        let listeners = bind_listeners(address, shards)
-            .map_err(|error| ServerError::Listen { address: address.to_string(), reason: error.to_string() })?;
-        let address = listeners[0].local_addr();
         let watchdog = Watchdog::start(shards, WatchdogConfig::default(), watchdog::abort_on_stall())
             .map_err(ServerError::Watchdog)?;
         let wanted = config.max_cnxns.map_or(usize::MAX, |max| max as usize);
@@ -310,6 +313,7 @@ fn shard_config(shared: &Shared, id: ShardId) -> ShardConfig {
         requests_per_connection_max: REQUESTS_PER_CONNECTION_MAX,
         output_bytes_max: OUTPUT_BYTES_MAX,
         output_bytes_limit: OUTPUT_BYTES_LIMIT,
+        outstanding_requests_max: shared.config.global_outstanding_limit as usize,
         read_cache_bytes_max: (shared.config.read_cache_mib as usize) << 20,
     }
 }
@@ -403,7 +407,8 @@ async fn start_sequencer(shared: &Arc<Shared>, driver: &Rc<ShardDriver>) -> Resu
     let log = recovered.log.log;
     let files = driver.snapshots().clone();
     let snapshots = Snapshots::new(&shared.config, files, log.clone(), recovered.broken, recovered.replayed);
-    let sequencer = SequencerDriver::new(sequencer, log, snapshots.clone());
+    let flushes = shared.config.force_sync.then(|| FlushTimes::new(shared.config.fsync_warning_threshold_ms));
+    let sequencer = SequencerDriver::new(sequencer, log, snapshots.clone(), flushes);
     driver.set_sequencer(sequencer.clone());
     spawn(Queue::LogWrite, run_flushes(driver.clone(), sequencer.clone()));
     spawn(Queue::Background, run_segments(driver.clone(), sequencer.clone()));
