@@ -13,6 +13,9 @@ fn names_in(directory: &Path) -> Vec<String> {
     entries.into_iter().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
+/// A name for the directory, lines of the configuration, what `myid` holds, and what the refusal says.
+type Refused<'a> = (&'a str, &'a [&'a str], Option<&'a str>, &'a [&'a str]);
+
 /// A start that failed for its configuration had made directories and files in `dataDir` first, also in one that was named by
 /// mistake. And it said what it could not do twice: `cannot listen on A: cannot listen on A: address in use`.
 #[test]
@@ -20,7 +23,7 @@ fn refused_configuration_leaves_something_in_the_data_directory() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken_port = format!("clientPort={}", taken.local_addr().unwrap().port());
     let server_line = "server.1=localhost:2888:3888;2181";
-    let cases: [(&str, &[&str], Option<&str>, &[&str]); 5] = [
+    let cases: [Refused<'_>; 5] = [
         ("in-use", &[&taken_port], None, &["cannot listen on 127.0.0.1:", "address in use"]),
         ("no-interface", &["clientPortAddress=192.0.2.1"], None, &["cannot listen on 192.0.2.1:", "no interface"]),
         ("no-number", &["tickTime=soon"], None, &["tickTime=soon: expected a whole number"]),
