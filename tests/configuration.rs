@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Client, Setup, TestDir};
+use common::{Client, SHARD_COUNTS, Setup, TestDir};
+use ringkeeper::protocol::zookeeper::{CreateFlags, Request};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -73,5 +74,37 @@ fn slow_disk_is_not_told_of() {
         assert_eq!(server.log().contains(text), told, "forceSync={force_sync}: {}", server.log());
         assert_eq!(monitor_row(server.address, "fsync_threshold_exceed_count") > 0, told);
         assert_eq!(monitor_row(server.address, "cnt_fsynctime") > 0, told);
+    }
+}
+
+/// A limit on what is outstanding holds clients back. Whoever is held back must be let go on by what is answered, on every shard, and
+/// however strict the limit is: with none allowed, each connection still has one request at a time.
+#[test]
+fn strict_outstanding_limit_lets_nobody_go_on() {
+    const REQUESTS: usize = 300;
+    for shards in SHARD_COUNTS {
+        for limit in [0, 3] {
+            let directory = TestDir::new("outstanding");
+            let mut setup = Setup::new(directory.path(), shards);
+            let server = setup.line(&format!("globalOutstandingLimit={limit}")).start();
+            let mut clients: Vec<Client> = (0..6).map(|_| Client::connect(server.address).unwrap()).collect();
+            for (number, client) in clients.iter_mut().enumerate() {
+                for request in 0..REQUESTS {
+                    match request % 3 {
+                        0 => client.queue_create(&format!("/c{number}-{request}"), b"x", CreateFlags::PERSISTENT),
+                        1 => client
+                            .queue(&Request::Exists { path: &format!("/c{number}-{}", request - 1), watch: false }),
+                        _ => client.queue(&Request::GetChildren { path: "/", watch: false, with_stat: false }),
+                    };
+                }
+                client.flush().unwrap();
+            }
+            for client in &mut clients {
+                for _ in 0..REQUESTS {
+                    // The kit checks that the replies come in order.
+                    assert_eq!(client.receive().unwrap().error, 0, "{shards} shards, limit {limit}");
+                }
+            }
+        }
     }
 }
