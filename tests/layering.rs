@@ -48,7 +48,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("coordination/watch", &["base", "protocol"]),
     ("coordination/session", &["base", "protocol"]),
     ("coordination/auth", &["base", "protocol", "coordination"]),
-    ("coordination/processor", &["base", "protocol", "coordination"]),
+    ("coordination/processor", &["base", "protocol", "metrics", "coordination"]),
     ("coordination/admin", &["base", "metrics"]),
     ("coordination/persistence", &["base", "protocol", "runtime", "storage", "log", "coordination"]),
     ("coordination/server", &["base", "protocol", "runtime", "storage", "metrics", "config", "log", "coordination"]),
@@ -125,6 +125,66 @@ fn pure_modules_name_no_io_and_no_clock() {
         }
     }
     assert!(seen > 30, "the list of pure modules has gone stale: {seen} files");
+}
+
+/// The names of the public fields of the first struct called `name` in a file.
+fn fields_of(file: &str, name: &str) -> Vec<String> {
+    let (_, lines) = files().into_iter().find(|(path, _)| path == file).expect("the file is there");
+    let start = lines.iter().position(|line| *line == format!("pub struct {name} {{")).expect("the struct is there");
+    let fields = lines[start + 1..].iter().take_while(|line| *line != "}");
+    let field = |line: &String| Some(line.trim().strip_prefix("pub ")?.split_once(':')?.0.to_owned());
+    fields.filter_map(field).collect()
+}
+
+/// True when a source file that `chosen` takes holds one of `texts`, outside tests, before something that ends a name.
+fn holds(chosen: impl Fn(&str) -> bool, texts: &[String]) -> bool {
+    let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+    files().iter().filter(|(file, _)| chosen(file) && !is_test(file)).any(|(_, lines)| {
+        let code = lines.iter().take_while(|line| !line.trim_start().starts_with("#[cfg(test)]"));
+        code.flat_map(|line| texts.iter().map(move |text| (line, text)))
+            .any(|(line, text)| line.match_indices(text.as_str()).any(|(at, _)| ends(&line[at + text.len()..])))
+    })
+}
+
+/// `globalOutstandingLimit`, `fsync.warningthresholdms` and `clientPortListenBacklog` were called honoured, parsed with care, and
+/// then read by nobody: the operator's setting did nothing, in silence.
+#[test]
+fn configuration_is_parsed_and_read_by_nobody() {
+    let fields = fields_of("config/mod.rs", "ServerConfig");
+    assert!(fields.len() > 25, "{fields:?}");
+    for field in fields {
+        // `data_log_dir` is read as one of `data_dirs`, too; each field has a reader of its own all the same.
+        assert!(holds(|file| !is_in(file, "config"), &[format!(".{field}")]), "nothing outside config reads {field}");
+    }
+    let (_, table) = files().into_iter().find(|(file, _)| file == "config/known_keys.rs").expect("the list of keys");
+    let keys: Vec<String> = table
+        .iter()
+        .filter_map(|line| line.trim().strip_prefix("honoured(")?.split('"').nth(1).map(str::to_owned))
+        .collect();
+    assert!(keys.len() > 25, "{keys:?}");
+    for key in keys {
+        let own = key.strip_prefix("ringkeeper.").unwrap_or(&key);
+        let named = [format!("\"{key}\""), format!("{{OWN_PREFIX}}{own}\"")];
+        let typing = |file: &str| file == "config/reader.rs" || file == "config/validate.rs";
+        assert!(holds(typing, &named), "{key} is called honoured, and the typing pass does not ask for it");
+    }
+}
+
+/// Four rows of `mntr` never moved: there was a counter for each, and a row, and nothing that counted.
+#[test]
+fn counter_that_nothing_raises() {
+    let fields = fields_of("metrics/counters.rs", "Counters");
+    assert!(fields.len() > 12, "{fields:?}");
+    for field in fields {
+        let raised = [" +=", " =", ".record_us(", ".merge("].map(|raise| format!(".{field}{raise}"));
+        // What is in `metrics` only adds counters up, except where something is timed.
+        let counts = |file: &str| !is_in(file, "metrics") || file == "metrics/flush_times.rs";
+        let raises = files().iter().filter(|(file, _)| counts(file) && !is_test(file)).any(|(_, lines)| {
+            let code = lines.iter().take_while(|line| !line.trim_start().starts_with("#[cfg(test)]"));
+            code.into_iter().any(|line| raised.iter().any(|text| line.contains(text) && !line.contains("==")))
+        });
+        assert!(raises, "nothing raises {field}");
+    }
 }
 
 /// Nothing points back: each module uses only what stands left of it in the map.

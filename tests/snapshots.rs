@@ -154,7 +154,7 @@ impl Client {
         stream.write_all(b"mntr").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
-        let row = text.lines().find_map(|line| line.strip_prefix("zk_snap_count\t")).unwrap();
+        let row = text.lines().find_map(|line| line.strip_prefix("zk_cnt_snapshottime\t")).unwrap();
         row.parse().unwrap()
     }
 
@@ -170,7 +170,14 @@ impl Client {
         let mut requests = Vec::new();
         for (n, path) in children.iter().enumerate() {
             let flags = if n % 4 == 3 { CreateFlags::EPHEMERAL } else { CreateFlags::PERSISTENT };
-            requests.push(Request::Create(Create { path, data: None, acl: open, flags, with_stat: false }));
+            requests.push(Request::Create(Create {
+                path,
+                data: None,
+                acl: open,
+                flags,
+                with_stat: false,
+                ttl_ms: None,
+            }));
             requests.push(Request::SetData { path, data: Some(path.as_bytes()), version: 0 });
         }
         requests.extend(children.iter().step_by(3).map(|path| Request::SetAcl { path, acl, version: -1 }));
@@ -204,7 +211,7 @@ impl Client {
 
 fn create<'a>(path: &'a str, flags: CreateFlags, scratch: &'a mut Vec<u8>) -> Request<'a> {
     let acl = AclVector::from_acls(&[Acl::open()], scratch);
-    Request::Create(Create { path, data: Some(b"x"), acl, flags, with_stat: false })
+    Request::Create(Create { path, data: Some(b"x"), acl, flags, with_stat: false, ttl_ms: None })
 }
 
 type Tree = BTreeMap<String, (Option<Vec<u8>>, Stat, Vec<Acl>, Vec<String>)>;

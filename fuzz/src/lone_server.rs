@@ -44,6 +44,7 @@ impl LoneServer {
             requests_per_connection_max: 100,
             output_bytes_max: OUTPUT_BYTES_MAX,
             output_bytes_limit: usize::MAX,
+            outstanding_requests_max: usize::MAX,
             read_cache_bytes_max: 0,
         };
         let tree = DataTree::new(ShardId(0), &map, 5);

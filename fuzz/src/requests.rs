@@ -103,12 +103,21 @@ pub struct AnyCreate<'a> {
     acl: AclBytes,
     flags: i8,
     with_stat: bool,
+    ttl_ms: Option<i64>,
 }
 
 impl AnyCreate<'_> {
     fn create(&self, flags: i32) -> Create<'_> {
         let (path, acl) = (self.path.0, self.acl.vector());
-        Create { path, data: self.data, acl, flags: CreateFlags(flags), with_stat: self.with_stat }
+        // createTTL always answers with the Stat.
+        let with_stat = self.with_stat || self.ttl_ms.is_some();
+        Create { path, data: self.data, acl, flags: CreateFlags(flags), with_stat, ttl_ms: self.ttl_ms }
+    }
+
+    /// Inside a multi, unknown flags are malformed, and a createTTL of another kind of node is read as a plain create.
+    fn create_in_multi(&self) -> Create<'_> {
+        let create = self.create(i32::from(self.flags).rem_euclid(7));
+        if create.flags.is_ttl() { create } else { Create { ttl_ms: None, ..create } }
     }
 }
 
@@ -125,8 +134,7 @@ pub enum AnyWriteOp<'a> {
 impl AnyWriteOp<'_> {
     fn op(&self) -> MultiOp<'_> {
         match self {
-            // Inside a multi, unknown flags are malformed.
-            AnyWriteOp::Create(create) => MultiOp::Create(create.create(i32::from(create.flags).rem_euclid(7))),
+            AnyWriteOp::Create(create) => MultiOp::Create(create.create_in_multi()),
             AnyWriteOp::Delete { path, version } => MultiOp::Delete { path: path.0, version: *version },
             AnyWriteOp::SetData { path, data, version } => {
                 MultiOp::SetData { path: path.0, data: *data, version: *version }

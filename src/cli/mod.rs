@@ -7,7 +7,9 @@ mod serve;
 mod simulate;
 mod zk;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// A coordination ensemble that speaks ZooKeeper's protocol.
@@ -32,6 +34,11 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Measure a server
     Bench(bench::BenchArgs),
+    /// Print a script with which a shell completes this program's arguments
+    Completions {
+        /// The shell that is to read it
+        shell: Shell,
+    },
 }
 
 /// Why a command failed: one text for the operator.
@@ -46,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Simulate(args) => simulate::run(args),
         Command::Bench(args) => bench::run(args).map_err(Into::into),
+        Command::Completions { shell } => completions(shell, &mut std::io::stdout().lock()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -53,5 +61,45 @@ pub fn main() -> ExitCode {
             eprintln!("ringkeeper: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn completions(shell: Shell, out: &mut dyn Write) -> Result<(), CliError> {
+    // The generator panics when its output cannot be written, as into a closed pipe.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut CommandLine::command(), "ringkeeper", &mut script);
+    Ok(out.write_all(&script)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The generator was a dependency that nothing used. Each command must be there for each shell, except those that are hidden.
+    #[test]
+    fn command_that_no_shell_completes() {
+        for shell in [Shell::Bash, Shell::Elvish, Shell::Fish, Shell::PowerShell, Shell::Zsh] {
+            let mut script = Vec::new();
+            completions(shell, &mut script).unwrap();
+            let script = String::from_utf8(script).unwrap();
+            for command in CommandLine::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+                assert!(script.contains(command.get_name()), "{shell}: {}", command.get_name());
+            }
+        }
+    }
+
+    /// A reader that has seen enough closes the pipe, which is no panic.
+    #[test]
+    fn closed_pipe_ends_in_a_panic() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        assert!(completions(Shell::Bash, &mut Closed).is_err());
     }
 }

@@ -34,7 +34,7 @@ pub use chroot::{Chroot, ConnectString, DEFAULT_PORT, Host, validate_path};
 pub use connection::{Connection, ConnectionError};
 pub use error::ClientError;
 pub use mailbox::Receiver;
-pub use multi::{Op, OpResult, ReadOp, ReadResult};
+pub use multi::{Op, OpResult};
 pub use operations::{ANY_VERSION, Data};
 pub use receive_buffer::ReceiveBuffer;
 pub use session::SessionState;

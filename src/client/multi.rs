@@ -1,7 +1,6 @@
-//! Several operations in one transaction, and several reads in one request.
+//! Several operations in one transaction.
 
 use super::error::ClientError;
-use super::operations::Data;
 use super::session::Effect;
 use super::{Chroot, Client};
 use crate::protocol::zookeeper::{
@@ -33,23 +32,6 @@ pub enum OpResult {
     Check,
 }
 
-/// A read of a [`Client::multi_read`].
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
-pub enum ReadOp<'a> {
-    GetData { path: &'a str },
-    GetChildren { path: &'a str },
-}
-
-/// The result of a [`ReadOp`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReadResult {
-    /// Data and stat.
-    Data(Data, Stat),
-    /// The names of the children in no particular order.
-    Children(Vec<String>),
-}
-
 impl<'a> Op<'a> {
     /// The node that it is about.
     pub fn path(&self) -> &'a str {
@@ -57,15 +39,6 @@ impl<'a> Op<'a> {
             Op::Create { path, .. } | Op::Delete { path, .. } | Op::SetData { path, .. } | Op::Check { path, .. } => {
                 path
             }
-        }
-    }
-}
-
-impl<'a> ReadOp<'a> {
-    /// The node that it is about.
-    pub fn path(&self) -> &'a str {
-        match self {
-            ReadOp::GetData { path } | ReadOp::GetChildren { path } => path,
         }
     }
 }
@@ -99,7 +72,7 @@ impl Client {
             .map(|((op, path), scratch)| match *op {
                 Op::Create { data, acl, flags, .. } => {
                     let acl = AclVector::from_acls(acl, scratch);
-                    MultiOp::Create(Create { path, data, acl, flags, with_stat: false })
+                    MultiOp::Create(Create { path, data, acl, flags, with_stat: false, ttl_ms: None })
                 }
                 Op::Delete { version, .. } => MultiOp::Delete { path, version },
                 Op::SetData { data, version, .. } => MultiOp::SetData { path, data, version },
@@ -107,32 +80,6 @@ impl Client {
             })
             .collect();
         Ok(self.ask(ops.first().map_or("/", Op::path), &Request::Multi(encoded), Effect::None))
-    }
-
-    /// Runs all of `reads` at one position of the server; each succeeds or fails by itself.
-    #[allow(clippy::type_complexity)]
-    pub fn multi_read(
-        &self,
-        reads: &[ReadOp<'_>],
-    ) -> impl Future<Output = Result<Vec<Result<ReadResult, ClientError>>, ClientError>> + use<> {
-        let answer = reads.iter().map(|read| self.absolute(read.path())).collect::<Result<Vec<_>, _>>().map(|paths| {
-            let encode = |(read, path): (&ReadOp<'_>, _)| match read {
-                ReadOp::GetData { .. } => MultiOp::GetData { path },
-                ReadOp::GetChildren { .. } => MultiOp::GetChildren { path },
-            };
-            let encoded = reads.iter().zip(paths.iter().map(String::as_str)).map(encode).collect();
-            self.ask(reads.first().map_or("/", ReadOp::path), &Request::MultiRead(encoded), Effect::None)
-        });
-        let paths: Vec<String> = reads.iter().map(|read| read.path().to_owned()).collect();
-        async move {
-            let read = |reply: Reply<'_>, body: &Bytes| match reply {
-                Reply::Multi(slots) if slots.len() == paths.len() => {
-                    slots.into_iter().zip(&paths).map(|(slot, path)| read_slot(slot, path, body)).collect()
-                }
-                _ => None,
-            };
-            answer?.read(read).await
-        }
     }
 }
 
@@ -164,17 +111,6 @@ fn read_multi(
         MultiResult::GetData { .. } | MultiResult::GetChildren { .. } | MultiResult::Error(_) => None,
     });
     results.collect::<Option<Vec<_>>>().map(Ok)
-}
-
-fn read_slot(slot: MultiResult<'_>, path: &str, body: &Bytes) -> Option<Result<ReadResult, ClientError>> {
-    match slot {
-        MultiResult::GetData { data, stat } => Some(Ok(ReadResult::Data(data.map(|data| body.slice_ref(data)), stat))),
-        MultiResult::GetChildren { children } => {
-            Some(Ok(ReadResult::Children(children.into_iter().map(str::to_owned).collect())))
-        }
-        MultiResult::Error(wire) => Some(Err(ClientError::refused(wire, path))),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::watcher::{Registration, Watch, WatchList};
 use super::{Chroot, Client};
 use crate::protocol::jute::Input;
 use crate::protocol::zookeeper::{
-    Acl, AclVector, AddWatchMode, Create, CreateFlags, ErrorCode, OpCode, Reply, Request, Stat, WatcherType,
+    Acl, AclVector, AddWatchMode, Create, CreateFlags, ErrorCode, OpCode, Reply, Request, Stat,
 };
 use bytes::Bytes;
 use std::future::Future;
@@ -32,28 +32,9 @@ impl Client {
         acl: &[Acl],
         flags: CreateFlags,
     ) -> impl Future<Output = Result<String, ClientError>> + use<> {
-        let answer = self.ask_create(path, data, acl, flags, false);
+        let answer = self.ask_create(path, data, acl, flags);
         let chroot = self.chroot();
         async move { answer?.read(|reply, _| path_of(reply, &chroot)).await }
-    }
-
-    /// As [`create`](Self::create), with the new node's stat.
-    pub fn create2(
-        &self,
-        path: &str,
-        data: Option<&[u8]>,
-        acl: &[Acl],
-        flags: CreateFlags,
-    ) -> impl Future<Output = Result<(String, Stat), ClientError>> + use<> {
-        let answer = self.ask_create(path, data, acl, flags, true);
-        let chroot = self.chroot();
-        async move {
-            let read = |reply: Reply<'_>, _: &Bytes| match reply {
-                Reply::PathAndStat(path, stat) => Some((chroot.relative(path).to_owned(), stat)),
-                _ => None,
-            };
-            answer?.read(read).await
-        }
     }
 
     fn ask_create(
@@ -62,12 +43,11 @@ impl Client {
         data: Option<&[u8]>,
         acl: &[Acl],
         flags: CreateFlags,
-        with_stat: bool,
     ) -> Result<Answer, ClientError> {
         let absolute = self.absolute_for_create(path, flags)?;
         let mut scratch = Vec::new();
         let acl = AclVector::from_acls(acl, &mut scratch);
-        let request = Request::Create(Create { path: &absolute, data, acl, flags, with_stat });
+        let request = Request::Create(Create { path: &absolute, data, acl, flags, with_stat: false, ttl_ms: None });
         Ok(self.ask(path, &request, Effect::None))
     }
 
@@ -230,31 +210,6 @@ impl Client {
             answer.read(|reply, _| matches!(reply, Reply::AddWatch).then_some(())).await?;
             Ok(watch)
         }
-    }
-
-    /// Removes the watches on `path` that `kind` means, of all streams; the streams end. NoWatcher when there is none.
-    pub fn remove_watches(
-        &self,
-        path: &str,
-        kind: WatcherType,
-    ) -> impl Future<Output = Result<(), ClientError>> + use<> {
-        let answer = self.absolute(path).map(|absolute| {
-            let disarm = Effect::Disarm { path: absolute.clone(), kind };
-            self.ask(path, &Request::RemoveWatches { path: &absolute, kind }, disarm)
-        });
-        async move { answer?.read_empty().await }
-    }
-
-    /// Asks the server whether it holds a watch of `kind` on `path`. NoWatcher when not.
-    pub fn check_watches(
-        &self,
-        path: &str,
-        kind: WatcherType,
-    ) -> impl Future<Output = Result<(), ClientError>> + use<> {
-        let answer = self
-            .absolute(path)
-            .map(|absolute| self.ask(path, &Request::CheckWatches { path: &absolute, kind }, Effect::None));
-        async move { answer?.read_empty().await }
     }
 
     /// Proves an identity, now and on every later connection of the session. A refusal ends the session.

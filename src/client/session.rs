@@ -17,7 +17,7 @@ use super::watcher::{Registration, WatchList, WatchTable};
 use crate::base::SessionId;
 use crate::protocol::jute::{Input, JuteError};
 use crate::protocol::zookeeper::{
-    ConnectRequest, ConnectResponse, ErrorCode, PASSWORD_BYTES, ReplyHeader, Request, WatcherEvent, WatcherType, xid,
+    ConnectRequest, ConnectResponse, ErrorCode, PASSWORD_BYTES, ReplyHeader, Request, WatcherEvent, xid,
 };
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -83,8 +83,6 @@ pub(super) enum Effect {
     Arm(Registration),
     /// exists: arms a data watch if the node is there, an exist watch if it is not.
     ArmExists(Registration),
-    /// removeWatches: disarms if the server did.
-    Disarm { path: String, kind: WatcherType },
     /// closeSession: the session ends.
     Close,
 }
@@ -359,7 +357,6 @@ impl Session {
             Effect::ArmExists(registration) if missing => {
                 self.watches.register(Registration { list: WatchList::Exist, ..registration });
             }
-            Effect::Disarm { path, kind } if ok => self.watches.remove(&path, kind),
             _ => {}
         }
     }

@@ -192,26 +192,6 @@ fn refused_credentials_end_the_session() {
     assert_eq!(session.state(), SessionState::AuthFailed);
 }
 
-/// removeWatches must disarm in the order of the replies: done later, by the caller's task, it would take away a watch that
-/// was set again right behind it.
-#[test]
-fn watch_set_behind_a_removal_survives_it() {
-    let mut session = connected(10);
-    let mut removed = exists_watch(&mut session, "/a");
-    let disarm = Effect::Disarm { path: "/a".into(), kind: WatcherType::Any };
-    drop(session.submit(&Request::RemoveWatches { path: "/a", kind: WatcherType::Any }, disarm));
-    let mut again = exists_watch(&mut session, "/a");
-    sent(&mut session, 0);
-    for xid in 1..=3 {
-        reply(&mut session, xid, 1).unwrap();
-    }
-    assert_eq!(block_on(removed.next()), None);
-    let mut event = Vec::new();
-    WatcherEvent { kind: EventType::NodeDeleted, path: "/a" }.encode_frame(Some(Zxid(8)), &mut event);
-    session.on_frame(&event[4..], 0).unwrap();
-    assert!(again.try_next().is_some());
-}
-
 /// Closing: nothing may follow closeSession, and a connection lost meanwhile must not lead to a reconnect.
 #[test]
 fn nothing_follows_close() {

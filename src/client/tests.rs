@@ -21,7 +21,8 @@ fn on_shard<Fut: Future<Output = ()> + 'static>(test: impl FnOnce() -> Fut + Clo
 }
 
 fn listener() -> Listener {
-    let bound = bind_listeners("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
+    let loopback: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let bound = bind_listeners(loopback, 1).unwrap().remove(0);
     Listener::new(bound, ConnectionLimit::new(100)).unwrap()
 }
 

@@ -6,7 +6,7 @@
 
 use super::chroot::Chroot;
 use super::mailbox::{self, Receiver, Sender};
-use crate::protocol::zookeeper::{EventType, Request, SetWatches, StringVector, WatcherType, xid};
+use crate::protocol::zookeeper::{EventType, Request, SetWatches, StringVector, xid};
 use std::collections::HashMap;
 
 /// An event on a watched node.
@@ -33,7 +33,7 @@ pub enum WatchEvent {
 }
 
 /// A stream of the events of one registration. A standard watch ends after its one event. Dropping the stream forgets the
-/// registration here; the server forgets it when it fires, with `remove_watches`, or with the connection.
+/// registration here; the server forgets it when it fires, or with the connection.
 pub type Watch = Receiver<WatchEvent>;
 
 /// Most events that wait in one stream before it is cut and says [`WatchEvent::Missed`].
@@ -116,21 +116,6 @@ impl WatchTable {
         senders.iter().for_each(|sender| sender.send(event.clone(), || WatchEvent::Missed));
         if senders.is_empty() {
             self.list(list).remove(path);
-        }
-    }
-
-    /// Ends the streams of the registrations on `path` that `kind` means.
-    pub fn remove(&mut self, path: &str, kind: WatcherType) {
-        use WatchList::*;
-        let lists: &[WatchList] = match kind {
-            WatcherType::Children => &[Child],
-            WatcherType::Data => &[Data, Exist],
-            WatcherType::Any => &[Data, Exist, Child, Persistent, PersistentRecursive],
-            WatcherType::Persistent => &[Persistent],
-            WatcherType::PersistentRecursive => &[PersistentRecursive],
-        };
-        for list in lists {
-            self.list(*list).remove(path);
         }
     }
 

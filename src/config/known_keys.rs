@@ -3,6 +3,8 @@
 //! A key is honoured, or has no meaning here and is named in one warning, or belongs to something that is not built yet
 //! and then stops the start unless its value is the one this version matches anyway. None is taken in silence.
 
+use super::java;
+
 /// Prefix of our own keys.
 pub(super) const OWN_PREFIX: &str = "ringkeeper.";
 
@@ -17,12 +19,42 @@ pub(super) enum Origin {
     Plain,
 }
 
-/// What ZooKeeper's own parser insists on, also for keys without meaning here.
+/// Which parser stands behind the key in ZooKeeper: it decides what a value means, also for keys without meaning here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// `true` or `false` in any case; ZooKeeper does not start with anything else.
     Flag,
-    Number,
+    /// `Boolean.parseBoolean`: anything but `true` is false.
+    Boolean,
+    /// `Integer.parseInt`.
+    Int,
+    /// `Long.parseLong`.
+    Long,
+    /// `Integer.getInteger`, which falls back to the default in silence where we refuse.
+    IntProperty,
+    /// `Long.getLong`, likewise.
+    LongProperty,
+    /// Not a number and not a boolean.
     Text,
+}
+
+impl Kind {
+    /// The number that ZooKeeper reads from `text`; `None` when it reads none, or the key holds no number.
+    pub fn integer(self, text: &str) -> Option<i64> {
+        let int32 = |number: &i64| i32::try_from(*number).is_ok();
+        match self {
+            Kind::Int => java::parse_long(text).filter(int32),
+            Kind::Long => java::parse_long(text),
+            Kind::IntProperty => java::decode_long(text).filter(int32),
+            Kind::LongProperty => java::decode_long(text),
+            Kind::Flag | Kind::Boolean | Kind::Text => None,
+        }
+    }
+
+    /// Whether two values of a key mean the same.
+    pub fn is_same(self, one: &str, other: &str) -> bool {
+        one.eq_ignore_ascii_case(other) || self.integer(one).is_some_and(|number| self.integer(other) == Some(number))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,12 +84,11 @@ pub(super) fn find(key: &str) -> Option<&'static KnownKey> {
     })
 }
 
-use Kind::{Flag, Number, Text};
+use Kind::{Boolean, Flag, Int, IntProperty, Long, LongProperty, Text};
 use Origin::{File, Plain, System};
 
-const fn honoured(origin: Origin, key: &'static str) -> KnownKey {
-    // The typing pass checks the value.
-    KnownKey { key, origin, kind: Text, treatment: Treatment::Honoured }
+const fn honoured(origin: Origin, key: &'static str, kind: Kind) -> KnownKey {
+    KnownKey { key, origin, kind, treatment: Treatment::Honoured }
 }
 
 const fn meaningless(origin: Origin, key: &'static str, kind: Kind, why: &'static str) -> KnownKey {
@@ -71,6 +102,16 @@ const fn system(key: &'static str, why: &'static str) -> KnownKey {
 
 const fn not_yet(origin: Origin, key: &'static str, same_as: &'static str, feature: &'static str) -> KnownKey {
     KnownKey { key, origin, kind: Text, treatment: Treatment::NotYet { feature, same_as: Some(same_as) } }
+}
+
+const fn not_yet_number(
+    origin: Origin,
+    key: &'static str,
+    kind: Kind,
+    same_as: &'static str,
+    feature: &'static str,
+) -> KnownKey {
+    KnownKey { key, origin, kind, treatment: Treatment::NotYet { feature, same_as: Some(same_as) } }
 }
 
 const fn refused(origin: Origin, key: &'static str, feature: &'static str) -> KnownKey {
@@ -99,49 +140,49 @@ const F_KEEPALIVE: &str = "TCP keep-alive on client connections";
 const TABLES: [&[KnownKey]; 4] = [HONOURED, PARSED, SYSTEM, PLAIN];
 
 const HONOURED: &[KnownKey] = &[
-    honoured(File, "dataDir"),
-    honoured(File, "dataLogDir"),
-    honoured(File, "clientPort"),
-    honoured(File, "clientPortAddress"),
-    honoured(File, "clientPortListenBacklog"),
-    honoured(File, "tickTime"),
-    honoured(File, "maxClientCnxns"),
-    honoured(File, "minSessionTimeout"),
-    honoured(File, "maxSessionTimeout"),
-    honoured(File, "autopurge.snapRetainCount"),
-    honoured(File, "autopurge.purgeInterval"),
-    honoured(File, "standaloneEnabled"),
-    honoured(File, "server."),
-    honoured(System, "maxCnxns"),
-    honoured(System, "snapCount"),
-    honoured(System, "snapSizeLimitInKb"),
-    honoured(System, "preAllocSize"),
-    honoured(System, "globalOutstandingLimit"),
-    honoured(System, "forceSync"),
-    honoured(System, "fsync.warningthresholdms"),
-    honoured(System, "nio.sessionlessCnxnTimeout"),
-    honoured(System, "4lw.commands.whitelist"),
-    honoured(System, "skipACL"),
-    honoured(System, "DigestAuthenticationProvider.enabled"),
-    honoured(System, "DigestAuthenticationProvider.superDigest"),
-    honoured(System, "DigestAuthenticationProvider.digestAlg"),
-    honoured(System, "closeSessionTxn.enabled"),
-    honoured(Plain, "jute.maxbuffer"),
-    honoured(Plain, "ringkeeper.shards"),
-    honoured(Plain, "ringkeeper.cpus"),
-    honoured(Plain, "ringkeeper.spinMicros"),
-    honoured(Plain, "ringkeeper.readCacheMiB"),
+    honoured(File, "dataDir", Text),
+    honoured(File, "dataLogDir", Text),
+    honoured(File, "clientPort", Int),
+    honoured(File, "clientPortAddress", Text),
+    honoured(File, "clientPortListenBacklog", Int),
+    honoured(File, "tickTime", Int),
+    honoured(File, "maxClientCnxns", Int),
+    honoured(File, "minSessionTimeout", Int),
+    honoured(File, "maxSessionTimeout", Int),
+    honoured(File, "autopurge.snapRetainCount", Int),
+    honoured(File, "autopurge.purgeInterval", Int),
+    honoured(File, "standaloneEnabled", Flag),
+    honoured(File, "server.", Text),
+    honoured(System, "maxCnxns", IntProperty),
+    honoured(System, "snapCount", IntProperty),
+    honoured(System, "snapSizeLimitInKb", LongProperty),
+    honoured(System, "preAllocSize", Long),
+    honoured(System, "globalOutstandingLimit", IntProperty),
+    honoured(System, "forceSync", Text),
+    honoured(System, "fsync.warningthresholdms", LongProperty),
+    honoured(System, "nio.sessionlessCnxnTimeout", IntProperty),
+    honoured(System, "4lw.commands.whitelist", Text),
+    honoured(System, "skipACL", Text),
+    honoured(System, "DigestAuthenticationProvider.enabled", Boolean),
+    honoured(System, "DigestAuthenticationProvider.superDigest", Text),
+    honoured(System, "DigestAuthenticationProvider.digestAlg", Text),
+    honoured(System, "closeSessionTxn.enabled", Boolean),
+    honoured(Plain, "jute.maxbuffer", IntProperty),
+    honoured(Plain, "ringkeeper.shards", Int),
+    honoured(Plain, "ringkeeper.cpus", Text),
+    honoured(Plain, "ringkeeper.spinMicros", Int),
+    honoured(Plain, "ringkeeper.readCacheMiB", Int),
 ];
 
 /// Keys that ZooKeeper's configuration parser reads itself.
 const PARSED: &[KnownKey] = &[
     refused(File, "secureClientPort", F_TLS),
     refused(File, "secureClientPortAddress", F_TLS),
-    not_yet(File, "observerMasterPort", "0", F_ENSEMBLE),
-    meaningless(File, "initLimit", Number, ENSEMBLE),
-    meaningless(File, "syncLimit", Number, ENSEMBLE),
-    meaningless(File, "connectToLearnerMasterLimit", Number, ENSEMBLE),
-    not_yet(File, "electionAlg", "3", "any election algorithm but 3, in ZooKeeper too"),
+    not_yet_number(File, "observerMasterPort", Int, "0", F_ENSEMBLE),
+    meaningless(File, "initLimit", Int, ENSEMBLE),
+    meaningless(File, "syncLimit", Int, ENSEMBLE),
+    meaningless(File, "connectToLearnerMasterLimit", Int, ENSEMBLE),
+    not_yet_number(File, "electionAlg", Int, "3", "any election algorithm but 3, in ZooKeeper too"),
     meaningless(File, "quorumListenOnAllIPs", Flag, ENSEMBLE),
     not_yet(File, "peerType", "participant", F_ENSEMBLE),
     meaningless(File, "syncEnabled", Flag, ENSEMBLE),
@@ -158,16 +199,16 @@ const PARSED: &[KnownKey] = &[
     meaningless(File, "quorum.auth.learner.saslLoginContext", Text, ENSEMBLE),
     meaningless(File, "quorum.auth.server.saslLoginContext", Text, ENSEMBLE),
     meaningless(File, "quorum.auth.kerberos.servicePrincipal", Text, ENSEMBLE),
-    meaningless(File, "quorum.cnxn.threads.size", Number, ENSEMBLE),
+    meaningless(File, "quorum.cnxn.threads.size", Int, ENSEMBLE),
     meaningless(File, "jvm.pause.monitor", Flag, JVM),
-    meaningless(File, "jvm.pause.sleep.time.ms", Number, JVM),
-    meaningless(File, "jvm.pause.info-threshold.ms", Number, JVM),
-    meaningless(File, "jvm.pause.warn-threshold.ms", Number, JVM),
+    meaningless(File, "jvm.pause.sleep.time.ms", Long, JVM),
+    meaningless(File, "jvm.pause.info-threshold.ms", Long, JVM),
+    meaningless(File, "jvm.pause.warn-threshold.ms", Long, JVM),
     not_yet(File, "metricsProvider.className", "org.apache.zookeeper.metrics.impl.DefaultMetricsProvider", F_METRICS),
     refused(File, "metricsProvider.", F_METRICS),
     not_yet(File, "multiAddress.enabled", "false", F_ENSEMBLE),
     meaningless(File, "multiAddress.reachabilityCheckEnabled", Flag, ENSEMBLE),
-    meaningless(File, "multiAddress.reachabilityCheckTimeoutMs", Number, ENSEMBLE),
+    meaningless(File, "multiAddress.reachabilityCheckTimeoutMs", Int, ENSEMBLE),
     refused(File, "oraclePath", F_ENSEMBLE),
     refused(File, "group.", F_ENSEMBLE),
     refused(File, "weight.", F_ENSEMBLE),
@@ -206,7 +247,7 @@ const SYSTEM: &[KnownKey] = &[
     system("observer.election.DelayMs", ENSEMBLE),
     system("observerMaster.sizeLimit", ENSEMBLE),
     system("leaderConnectDelayDuringRetryMs", ENSEMBLE),
-    not_yet(System, "connection_throttle_tokens", "0", F_THROTTLE),
+    not_yet_number(System, "connection_throttle_tokens", IntProperty, "0", F_THROTTLE),
     system("connection_throttle_fill_time", OFF),
     system("connection_throttle_fill_count", OFF),
     system("connection_throttle_freeze_time", OFF),
@@ -217,14 +258,14 @@ const SYSTEM: &[KnownKey] = &[
     system("connection_throttle_global_session_weight", OFF),
     system("connection_throttle_renew_session_weight", OFF),
     system("connection_throttle_local_session_weight", OFF),
-    not_yet(System, "request_throttle_max_requests", "0", F_THROTTLE),
+    not_yet_number(System, "request_throttle_max_requests", IntProperty, "0", F_THROTTLE),
     system("request_throttle_stall_time", OFF),
     system("request_throttle_drop_stale", OFF),
     system("request_throttler.shutdownTimeout", OFF),
     system("request_stale_latency_check", OFF),
     system("request_stale_connection_check", OFF),
-    not_yet(System, "throttled_op_wait_time", "0", F_THROTTLE),
-    not_yet(System, "largeRequestThreshold", "-1", F_THROTTLE),
+    not_yet_number(System, "throttled_op_wait_time", IntProperty, "0", F_THROTTLE),
+    not_yet_number(System, "largeRequestThreshold", IntProperty, "-1", F_THROTTLE),
     system("largeRequestMaxBytes", OFF),
     system("enableEagerACLCheck", ENSEMBLE),
     system("leader.maxConcurrentSnapSyncs", ENSEMBLE),

@@ -40,12 +40,16 @@ pub const SNAP_SIZE_LIMIT_KIB_DEFAULT: u64 = 4 * 1_024 * 1_024;
 /// `preAllocSize`: log bytes made ready ahead of the writer. A quarter of ZooKeeper's default: here they are written over with
 /// zeros, and then recycled.
 pub const PRE_ALLOC_SIZE_KIB_DEFAULT: u32 = 16 * 1_024;
-/// Largest `preAllocSize`: 16 GiB; more is a unit mistake, since the key counts in KiB.
-pub const PRE_ALLOC_SIZE_KIB_MAX: u32 = 16 * 1_024 * 1_024;
+/// Largest `preAllocSize`: 4 GiB, the longest segment that the log knows.
+pub const PRE_ALLOC_SIZE_KIB_MAX: u32 = 4 * 1_024 * 1_024;
+/// A segment is this long at least, and `preAllocSize` a multiple of [`PRE_ALLOC_SIZE_KIB_STEP`].
+pub const PRE_ALLOC_SIZE_KIB_MIN: u32 = 16;
+/// One block of the log.
+pub const PRE_ALLOC_SIZE_KIB_STEP: u32 = 4;
 /// `autopurge.snapRetainCount`, which is also the least that ZooKeeper allows.
 pub const SNAP_RETAIN_COUNT_MIN: u32 = 3;
 /// `fsync.warningthresholdms`: a slower flush is reported.
-pub const FSYNC_WARNING_THRESHOLD_MS_DEFAULT: u32 = 1_000;
+pub const FSYNC_WARNING_THRESHOLD_MS_DEFAULT: i64 = 1_000;
 
 /// Most shards of one process (`ringkeeper.shards`).
 pub const SHARDS_MAX: u16 = 1_024;
@@ -63,3 +67,5 @@ const _: () = assert!(TICK_TIME_MS_MAX as u64 * SESSION_TIMEOUT_TICKS_MAX as u64
 const _: () = assert!(TICK_TIME_MS_DEFAULT <= TICK_TIME_MS_MAX && TICK_TIME_MS_SAMPLE <= TICK_TIME_MS_MAX);
 const _: () = assert!(JUTE_MAX_BUFFER_BYTES_MIN < JUTE_MAX_BUFFER_BYTES_DEFAULT);
 const _: () = assert!(PRE_ALLOC_SIZE_KIB_DEFAULT <= PRE_ALLOC_SIZE_KIB_MAX);
+const _: () = assert!(PRE_ALLOC_SIZE_KIB_MIN.is_multiple_of(PRE_ALLOC_SIZE_KIB_STEP));
+const _: () = assert!(PRE_ALLOC_SIZE_KIB_MAX.is_multiple_of(PRE_ALLOC_SIZE_KIB_STEP));

@@ -4,10 +4,12 @@
 //! refused with the lines to change. No key is taken in silence: what has no effect here is named in a warning, what is
 //! not built yet stops the start (`known_keys.rs` is the list). All problems are told at once.
 //!
-//! The parsing is a function of its arguments; only [`load`] touches the file system. Names are not resolved here.
+//! The parsing is a function of its arguments; only [`load`] touches the file system, and only reads. Names are not resolved here.
 
+mod java;
 mod known_keys;
 pub mod limits;
+mod my_id;
 mod problem;
 mod reader;
 mod server_line;
@@ -73,8 +75,8 @@ pub struct ServerConfig {
     pub pre_alloc_size_kib: u32,
     /// `forceSync`: whether a write is acknowledged only when it is on disk.
     pub force_sync: bool,
-    /// `fsync.warningthresholdms`: a slower flush is reported.
-    pub fsync_warning_threshold_ms: u32,
+    /// `fsync.warningthresholdms`: a slower flush is reported; below zero every flush.
+    pub fsync_warning_threshold_ms: i64,
     /// `autopurge.snapRetainCount`.
     pub snap_retain_count: u32,
     /// `autopurge.purgeInterval`: old snapshots and the log below them are removed at least this often, and after each
@@ -109,23 +111,35 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
-/// Reads and parses the file at `path`; see [`parse`].
+/// Reads and parses the file at `path` and the `myid` in its `dataDir`; see [`parse`].
 pub fn load(path: &Path, overrides: &[String], jvm_flags: &[String]) -> Result<Loaded, ConfigError> {
     let name = path.display().to_string();
-    match std::fs::read(path) {
-        Ok(bytes) => parse(&name, &bytes, overrides, jvm_flags),
-        Err(source) => Err(ConfigError::Unreadable { name, source }),
-    }
+    let bytes = std::fs::read(path).map_err(|source| ConfigError::Unreadable { name: name.clone(), source })?;
+    let settings = read_settings(&name, &bytes, overrides, jvm_flags)?;
+    let my_id = match settings.by_key.get("dataDir") {
+        Some(data_dir) => my_id::read(Path::new(&data_dir.value))?,
+        None => None,
+    };
+    validate::into_config(settings, my_id)
 }
 
-/// Parses the bytes of a `zoo.cfg`.
+/// Parses the bytes of a `zoo.cfg`, for a server without a `myid`.
 ///
 /// `file_name` is for the texts. `overrides` are `key=value` strings that win over everything. `jvm_flags` are the
 /// values of `JVMFLAGS` and `SERVER_JVMFLAGS`: their `-D` strings count as in ZooKeeper.
 pub fn parse(file_name: &str, bytes: &[u8], overrides: &[String], jvm_flags: &[String]) -> Result<Loaded, ConfigError> {
+    validate::into_config(read_settings(file_name, bytes, overrides, jvm_flags)?, None)
+}
+
+fn read_settings(
+    file_name: &str,
+    bytes: &[u8],
+    overrides: &[String],
+    jvm_flags: &[String],
+) -> Result<Settings, ConfigError> {
     let mut settings = Settings::read(file_name, bytes, jvm_flags)?;
     settings.apply_overrides(overrides);
-    validate::into_config(settings)
+    Ok(settings)
 }
 
 impl ServerConfig {

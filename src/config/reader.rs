@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use super::known_keys::OWN_PREFIX;
+use super::java;
+use super::known_keys::{self, Kind, OWN_PREFIX};
+use super::my_id::MyId;
 use super::problem::{Place, Problem};
 use super::zoo_cfg::{Setting, Settings};
 use super::{DigestAlgorithm, ServerConfig, limits, server_line};
@@ -16,7 +18,7 @@ pub(super) const FLAG_EXPECTED: &str = "expected true or false";
 const SERVER_LINE_EXPECTED: &str =
     "expected host:quorumPort:electionPort[:participant|observer][;[clientHost:]clientPort] with two different ports";
 
-/// `true` or `false` in any case, as ZooKeeper reads its own keys.
+/// `true` or `false` in any case.
 pub(super) fn parse_flag(value: &str) -> Option<bool> {
     match value.to_ascii_lowercase().as_str() {
         "true" => Some(true),
@@ -25,21 +27,16 @@ pub(super) fn parse_flag(value: &str) -> Option<bool> {
     }
 }
 
-/// A decimal number, or hexadecimal after `0x` as Java's system properties allow.
-///
-/// A number with a leading zero is none: half of ZooKeeper's keys would read it as octal, the other half as decimal.
-pub(super) fn parse_integer(value: &str) -> Option<i64> {
-    if let Some(digits) = value.strip_prefix("0x").or_else(|| value.strip_prefix("0X")) {
-        let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-        return is_hex.then(|| i64::from_str_radix(digits, 16).ok()).flatten();
-    }
-    let digits = value.trim_start_matches(['-', '+']);
-    (digits == "0" || !digits.starts_with('0')).then(|| value.parse().ok()).flatten()
-}
-
 /// Reads settings and gathers what is wrong with them.
 pub(super) struct Reader {
     pub settings: Settings,
+    /// What `dataDir/myid` says, if there is one.
+    pub my_id: Option<MyId>,
+}
+
+/// The parser that stands behind `key`.
+fn kind_of(key: &str) -> Kind {
+    known_keys::find(key).map_or(Kind::Text, |row| row.kind)
 }
 
 impl Reader {
@@ -90,7 +87,14 @@ impl Reader {
     }
 
     pub fn flag(&mut self, key: &str, default: bool) -> bool {
-        self.typed(key, FLAG_EXPECTED, parse_flag).unwrap_or(default)
+        if kind_of(key) == Kind::Flag {
+            return self.typed(key, FLAG_EXPECTED, parse_flag).unwrap_or(default);
+        }
+        let Some(setting) = self.get(key) else { return default };
+        if parse_flag(&setting.value).is_none() {
+            self.warn(key, &setting, "neither true nor false; it counts as false, as in ZooKeeper");
+        }
+        java::parse_boolean(&setting.value)
     }
 
     /// A key of which ZooKeeper knows only the exact word that is not the default; any other word leaves the default.
@@ -107,10 +111,15 @@ impl Reader {
         }
     }
 
-    pub fn u32(&mut self, key: &str, default: u32, range: RangeInclusive<i64>) -> u32 {
+    /// A number within `range`, as the parser of `key` reads it.
+    fn integer(&mut self, key: &str, range: RangeInclusive<i64>) -> Option<i64> {
         let expected = format!("expected a whole number from {} to {}", range.start(), range.end());
-        let parse = |value: &str| parse_integer(value).filter(|n| range.contains(n)).and_then(|n| n.try_into().ok());
-        self.typed(key, &expected, parse).unwrap_or(default)
+        self.typed(key, &expected, |value| kind_of(key).integer(value).filter(|number| range.contains(number)))
+    }
+
+    /// A number within `range`, which is itself within 32 bits.
+    pub fn u32(&mut self, key: &str, default: u32, range: RangeInclusive<i64>) -> u32 {
+        self.integer(key, range).and_then(|number| number.try_into().ok()).unwrap_or(default)
     }
 
     pub fn duration_ms(&mut self, key: &str, default: u32) -> u32 {
@@ -119,12 +128,21 @@ impl Reader {
 
     /// A number of which zero and less mean "none".
     pub fn limit(&mut self, key: &str, default: Option<u32>) -> Option<u32> {
-        let int32 = i64::from(i32::MIN)..=i64::from(i32::MAX);
-        let parse = |value: &str| parse_integer(value).filter(|n| int32.contains(n));
-        match self.typed(key, "expected a whole number of 32 bits", parse) {
+        match self.integer(key, i64::from(i32::MIN)..=i64::from(i32::MAX)) {
             Some(number) => u32::try_from(number).ok().filter(|&n| n > 0),
             None => default,
         }
+    }
+
+    /// `globalOutstandingLimit`: below zero is as strict as zero.
+    pub fn outstanding_limit(&mut self, default: u32) -> u32 {
+        let number = self.integer("globalOutstandingLimit", i64::from(i32::MIN)..=i64::from(i32::MAX));
+        number.map_or(default, |number| u32::try_from(number).unwrap_or(0))
+    }
+
+    /// `fsync.warningthresholdms`: below zero every flush is too slow.
+    pub fn fsync_warning_threshold_ms(&mut self, default: i64) -> i64 {
+        self.integer("fsync.warningthresholdms", i64::MIN..=i64::MAX).unwrap_or(default)
     }
 
     /// A number that ZooKeeper raises to `min` instead of refusing it.
@@ -141,8 +159,21 @@ impl Reader {
         number.max(min)
     }
 
+    /// `preAllocSize`, rounded up to what a segment of the log can be long.
+    pub fn pre_alloc_size_kib(&mut self, default: u32) -> u32 {
+        let key = "preAllocSize";
+        let asked = self.u32(key, default, 1..=i64::from(limits::PRE_ALLOC_SIZE_KIB_MAX));
+        let used = asked.next_multiple_of(limits::PRE_ALLOC_SIZE_KIB_STEP).max(limits::PRE_ALLOC_SIZE_KIB_MIN);
+        if used != asked
+            && let Some(setting) = self.get(key)
+        {
+            self.warn(key, &setting, &format!("rounded up to {used}: the log is made of whole blocks, four at least"));
+        }
+        used
+    }
+
     pub fn snap_size_limit_kib(&mut self, default: Option<u64>) -> Option<u64> {
-        match self.typed("snapSizeLimitInKb", "expected a whole number", parse_integer) {
+        match self.integer("snapSizeLimitInKb", i64::MIN..=i64::MAX) {
             Some(number) => u64::try_from(number).ok().filter(|&n| n > 0),
             None => default,
         }
@@ -163,7 +194,7 @@ impl Reader {
 
     fn session_timeout(&mut self, key: &str, default: u32) -> u32 {
         match self.get(key) {
-            Some(setting) if setting.value == "-1" => default,
+            Some(setting) if kind_of(key).integer(&setting.value) == Some(-1) => default,
             _ => self.duration_ms(key, default),
         }
     }
@@ -173,9 +204,7 @@ impl Reader {
         let address = self.typed("clientPortAddress", "expected a host name or an address", |value| {
             (!value.is_empty()).then(|| value.to_owned())
         });
-        let port = self.typed("clientPort", "expected a port from 0 to 65535", |value| {
-            parse_integer(value).and_then(|n| n.try_into().ok())
-        });
+        let port = self.integer("clientPort", 0..=i64::from(u16::MAX)).and_then(|port| port.try_into().ok());
         let (line_port, line_address) = match self.only_server_line() {
             Some((line_address, line_port)) => (Some(line_port), line_address),
             None => (None, None),
@@ -197,7 +226,8 @@ impl Reader {
         }
     }
 
-    /// The client part of the only server line. One participant is a standalone server, as in ZooKeeper.
+    /// The client part of the only server line. One participant is a standalone server, as in ZooKeeper; the line is not about
+    /// this server when `myid` names another.
     fn only_server_line(&mut self) -> Option<(Option<String>, u16)> {
         let standalone = self.flag("standaloneEnabled", true);
         let is_line = |(key, _): &(&String, &Setting)| key.starts_with("server.");
@@ -208,9 +238,9 @@ impl Reader {
             self.refuse("standaloneEnabled", &setting, text);
         }
         for (key, line) in &lines {
-            let is_id = key["server.".len()..].parse::<u64>().is_ok();
+            let id = java::parse_long(&key["server.".len()..]).map(MyId);
             match server_line::parse(&line.value) {
-                Some(_) if !is_id => self.refuse(key, line, "expected server.N with N the number in myid"),
+                Some(_) if id.is_none() => self.refuse(key, line, "expected server.N with N the number in myid"),
                 None => self.refuse(key, line, SERVER_LINE_EXPECTED),
                 Some(_) if lines.len() > 1 => self.refuse(
                     key,
@@ -218,16 +248,34 @@ impl Reader {
                     "this version does not have ensembles; keep at most one server line, which is a standalone server",
                 ),
                 Some(parsed) if !parsed.is_participant => self.refuse(key, line, "observers need participants"),
-                Some(parsed) => {
-                    self.settings.warnings.push(format!(
-                        "{}: one server line: serving standalone, its quorum ports are unused",
-                        line.place
-                    ));
-                    return parsed.client;
-                }
+                Some(parsed) => return self.client_of_line(key, line, id, parsed.client),
             }
         }
         None
+    }
+
+    fn client_of_line(
+        &mut self,
+        key: &str,
+        line: &Setting,
+        id: Option<MyId>,
+        client: Option<(Option<String>, u16)>,
+    ) -> Option<(Option<String>, u16)> {
+        match self.my_id {
+            Some(MyId(mine)) if self.my_id != id => {
+                self.settings.warnings.push(format!(
+                    "{}: {key} is not about this server, whose myid is {mine}: serving standalone, the line is unused",
+                    line.place
+                ));
+                None
+            }
+            _ => {
+                self.settings
+                    .warnings
+                    .push(format!("{}: one server line: serving standalone, its quorum ports are unused", line.place));
+                client
+            }
+        }
     }
 
     /// `closeSessionTxn.enabled=false` asks for a log that older servers can read; ours they cannot read anyway.
@@ -235,7 +283,6 @@ impl Reader {
         let key = "closeSessionTxn.enabled";
         if !self.flag(key, true)
             && let Some(setting) = self.get(key)
-            && parse_flag(&setting.value) == Some(false)
         {
             self.warn(key, &setting, "a close is always one transaction that carries all its deletions");
         }
@@ -262,10 +309,7 @@ impl Reader {
 
     pub fn shards(&mut self) -> Option<u16> {
         let key = format!("{OWN_PREFIX}shards");
-        let expected = format!("expected a whole number from 1 to {}", limits::SHARDS_MAX);
-        self.typed(&key, &expected, |value| {
-            parse_integer(value).and_then(|n| n.try_into().ok()).filter(|n| (1..=limits::SHARDS_MAX).contains(n))
-        })
+        self.integer(&key, 1..=i64::from(limits::SHARDS_MAX)).and_then(|shards| shards.try_into().ok())
     }
 
     pub fn cpus(&mut self) -> Option<Vec<u32>> {

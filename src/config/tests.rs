@@ -163,13 +163,14 @@ fn prefix_row_shadows_an_honoured_key() {
 /// ZooKeeper does not start with `yes` in a boolean of its own; a start that guesses would guess wrong one day.
 #[test]
 fn boolean_guessed() {
-    for line in
-        ["standaloneEnabled=yes", "syncEnabled=1", "jvm.pause.monitor=", "DigestAuthenticationProvider.enabled=no"]
-    {
+    for line in ["standaloneEnabled=yes", "syncEnabled=1", "jvm.pause.monitor="] {
         assert!(refusal(line).contains("expected true or false"), "{line}");
     }
     assert!(!good("DigestAuthenticationProvider.enabled=FALSE").config.digest_enabled);
     assert!(refusal("initLimit=ten").contains("expected a whole number"));
+    // This one is a system property, of which everything but true is false: ZooKeeper starts, and so must its meaning be kept.
+    let loaded = good("DigestAuthenticationProvider.enabled=on");
+    assert!(!loaded.config.digest_enabled && loaded.warnings[0].contains("counts as false"), "{:?}", loaded.warnings);
 }
 
 /// Only the exact word switches durability or access control off, as in ZooKeeper; anything near it warns.
@@ -209,13 +210,93 @@ fn number_wraps_or_zero_means_zero() {
     assert_eq!((config.max_client_cnxns, config.max_cnxns, config.snap_size_limit_kib), (None, None, None));
     assert_eq!(config.purge_interval_hours, Some(24));
     assert_eq!(good("clientPortListenBacklog=-1").config.client_port_listen_backlog, None);
-    for line in ["maxClientCnxns=4294967296", "preAllocSize=0", "preAllocSize=99999999999", "globalOutstandingLimit=0"]
-    {
+    for line in ["maxClientCnxns=4294967296", "preAllocSize=0", "preAllocSize=99999999999", "preAllocSize=4194305"] {
         assert!(refusal(line).contains("expected a whole number"), "{line}");
     }
     assert!(parse_text("dataDir=/d\nclientPort=65536").unwrap_err().to_string().contains("clientPort=65536"));
     assert!(refusal("jute.maxbuffer=0x-5").contains("expected"));
-    assert!(refusal("snapCount=010").contains("expected"), "octal in one parser, decimal in the other");
+    let limits = ["7", "0", "-1"].map(|limit| good(&format!("globalOutstandingLimit={limit}")).config);
+    assert_eq!(limits.map(|config| config.global_outstanding_limit), [7, 0, 0]);
+    let thresholds = ["50", "0", "-1"].map(|limit| good(&format!("fsync.warningthresholdms={limit}")).config);
+    assert_eq!(thresholds.map(|config| config.fsync_warning_threshold_ms), [50, 0, -1]);
+    let loaded = good("preAllocSize=17");
+    assert_eq!((loaded.config.pre_alloc_size_kib, loaded.warnings.len()), (20, 1), "a segment is whole blocks");
+    assert_eq!(good("preAllocSize=1").config.pre_alloc_size_kib, 16);
+    assert_eq!(good("preAllocSize=4194304").config.pre_alloc_size_kib, 4_194_304);
+}
+
+/// Half of ZooKeeper's keys go through `Integer.parseInt`, the others are system properties and go through `Integer.decode`: a
+/// leading zero is decimal for the first and octal for the second, and only the second know hexadecimal. One parser stood for
+/// both.
+#[test]
+fn number_read_by_the_parser_of_another_key() {
+    let ms = |value: &str| parse_text(&format!("{BASE}tickTime={value}")).map(|loaded| loaded.config.tick_time_ms).ok();
+    assert_eq!(["002000", "+2000", "2000", "0x7d0", "#7d0"].map(ms), [Some(2000), Some(2000), Some(2000), None, None]);
+    let count =
+        |value: &str| parse_text(&format!("{BASE}snapCount={value}")).map(|loaded| loaded.config.snap_count).ok();
+    assert_eq!(
+        ["002000", "+2000", "0x7d0", "#7d0", "08"].map(count),
+        [Some(1024), Some(2000), Some(2000), Some(2000), None]
+    );
+    let parsed = "clientPort clientPortListenBacklog tickTime maxClientCnxns minSessionTimeout maxSessionTimeout \
+                  autopurge.snapRetainCount autopurge.purgeInterval initLimit syncLimit connectToLearnerMasterLimit \
+                  quorum.cnxn.threads.size jvm.pause.sleep.time.ms jvm.pause.info-threshold.ms jvm.pause.warn-threshold.ms \
+                  multiAddress.reachabilityCheckTimeoutMs preAllocSize ringkeeper.readCacheMiB";
+    for key in parsed.split_whitespace() {
+        let base = "dataDir=/d\ntickTime=2000\nmaxSessionTimeout=40000\nclientPort=2181\n";
+        let with = |value: &str| parse("zoo.cfg", format!("{base}{key}={value}").as_bytes(), &[], &[]);
+        assert!(with("020000").is_ok(), "{key}: {:?}", with("020000"));
+        assert!(with("0x4e20").is_err(), "{key}");
+    }
+    let decoded = "maxCnxns snapCount snapSizeLimitInKb globalOutstandingLimit fsync.warningthresholdms \
+                   nio.sessionlessCnxnTimeout jute.maxbuffer";
+    for key in decoded.split_whitespace() {
+        let with = |value: &str| parse_text(&format!("{BASE}{key}={value}")).map(|loaded| loaded.config);
+        assert_eq!(with("0x4000").unwrap(), with("16384").unwrap(), "{key}");
+        assert_eq!(with("040000").unwrap(), with("16384").unwrap(), "{key}");
+        assert!(with("08").is_err(), "{key}");
+    }
+    for matched in
+        ["electionAlg=03", "observerMasterPort=+0", "connection_throttle_tokens=0x0", "largeRequestThreshold=-01"]
+    {
+        assert_eq!(good(matched).warnings, strings(&[]), "{matched}");
+    }
+    assert_eq!(good("minSessionTimeout=-01").config.min_session_timeout_ms, 6000);
+}
+
+/// A directory with a `zoo.cfg` whose `dataDir` is there and has this `myid`.
+fn with_my_id(name: &str, my_id: Option<&str>, lines: &str) -> Result<Loaded, ConfigError> {
+    let directory = std::env::temp_dir().join(format!("ringkeeper-config-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    if let Some(my_id) = my_id {
+        std::fs::write(directory.join("myid"), my_id).unwrap();
+    }
+    let file = directory.join("zoo.cfg");
+    std::fs::write(&file, format!("dataDir={}\n{lines}", directory.display())).unwrap();
+    let loaded = load(&file, &[], &[]);
+    std::fs::remove_dir_all(&directory).unwrap();
+    loaded
+}
+
+/// A server line was taken for this server's whatever `myid` said, so that a server with the `myid` of another, or with none that is
+/// a number, served under its name. A `myid` that is there must be a number also without any server line, as for ZooKeeper.
+#[test]
+fn server_line_of_another_server_taken() {
+    const LINE: &str = "server.1=a:2888:3888;2182\n";
+    for (name, my_id) in [("one", "one"), ("empty", ""), ("blank", " 1")] {
+        for lines in [LINE, "clientPort=2181\n"] {
+            let text = with_my_id(name, Some(my_id), lines).unwrap_err().to_string();
+            assert!(text.contains("myid:1: myid=") && text.contains("expected the N of"), "{text}");
+        }
+    }
+    for my_id in [None, Some("1"), Some("01\n")] {
+        assert_eq!(with_my_id("mine", my_id, LINE).unwrap().config.client_port, 2182, "{my_id:?}");
+    }
+    let text = with_my_id("other", Some("2"), LINE).unwrap_err().to_string();
+    assert!(text.contains("clientPort: not set"), "{text}");
+    let loaded = with_my_id("both", Some("2"), &format!("{LINE}clientPort=2181\n")).unwrap();
+    assert_eq!(loaded.config.client_port, 2181);
+    assert!(loaded.warnings.iter().any(|warning| warning.contains("whose myid is 2")), "{:?}", loaded.warnings);
 }
 
 /// ZooKeeper takes `jute.maxbuffer` from the JVM's flags only: a move that drops it cuts clients with large values off.

@@ -3,15 +3,16 @@
 //! A configuration with any problem is never handed out.
 
 use super::known_keys::{self, Kind, OWN_PREFIX, Treatment};
+use super::my_id::MyId;
 use super::problem::{ConfigError, Place, Problem};
-use super::reader::{FLAG_EXPECTED, Reader, parse_flag, parse_integer};
+use super::reader::{FLAG_EXPECTED, Reader, parse_flag};
 use super::zoo_cfg::Settings;
 use super::{Loaded, ServerConfig, limits};
 
 /// Applies the policy and types the settings.
-pub(super) fn into_config(mut settings: Settings) -> Result<Loaded, ConfigError> {
+pub(super) fn into_config(mut settings: Settings, my_id: Option<MyId>) -> Result<Loaded, ConfigError> {
     apply_policy(&mut settings);
-    let mut reader = Reader { settings };
+    let mut reader = Reader { settings, my_id };
     let config = read_config(&mut reader);
     let Settings { problems, mut warnings, .. } = reader.settings;
     if !problems.is_empty() {
@@ -40,7 +41,7 @@ fn apply_policy(settings: &mut Settings) {
                 None => settings.warnings.push(format!("{}: {key} has no effect here: {why}", setting.place)),
             },
             Treatment::NotYet { feature, same_as } => {
-                if !same_as.is_some_and(|value| value.eq_ignore_ascii_case(&setting.value)) {
+                if !same_as.is_some_and(|value| row.kind.is_same(value, &setting.value)) {
                     settings.problems.push(refuse(not_built(feature, same_as)));
                 }
             }
@@ -60,8 +61,9 @@ fn unknown_key(key: &str, place: &Place) -> String {
 fn wrong_kind(kind: Kind, value: &str) -> Option<&'static str> {
     match kind {
         Kind::Flag => parse_flag(value).is_none().then_some(FLAG_EXPECTED),
-        Kind::Number => parse_integer(value).is_none().then_some("expected a whole number"),
-        Kind::Text => None,
+        Kind::Int | Kind::Long => kind.integer(value).is_none().then_some("expected a whole number"),
+        // ZooKeeper starts with any value of these.
+        Kind::Boolean | Kind::IntProperty | Kind::LongProperty | Kind::Text => None,
     }
 }
 
@@ -94,11 +96,7 @@ fn read_config(reader: &mut Reader) -> ServerConfig {
         max_cnxns: reader.limit("maxCnxns", defaults.max_cnxns),
         sessionless_cnxn_timeout_ms: reader
             .duration_ms("nio.sessionlessCnxnTimeout", defaults.sessionless_cnxn_timeout_ms),
-        global_outstanding_limit: reader.u32(
-            "globalOutstandingLimit",
-            defaults.global_outstanding_limit,
-            1..=i64::from(i32::MAX),
-        ),
+        global_outstanding_limit: reader.outstanding_limit(defaults.global_outstanding_limit),
         jute_max_buffer_bytes: reader.u32(
             "jute.maxbuffer",
             defaults.jute_max_buffer_bytes,
@@ -106,13 +104,9 @@ fn read_config(reader: &mut Reader) -> ServerConfig {
         ),
         snap_count: reader.at_least("snapCount", defaults.snap_count, limits::SNAP_COUNT_MIN),
         snap_size_limit_kib: reader.snap_size_limit_kib(defaults.snap_size_limit_kib),
-        pre_alloc_size_kib: reader.u32(
-            "preAllocSize",
-            defaults.pre_alloc_size_kib,
-            1..=i64::from(limits::PRE_ALLOC_SIZE_KIB_MAX),
-        ),
+        pre_alloc_size_kib: reader.pre_alloc_size_kib(defaults.pre_alloc_size_kib),
         force_sync: reader.yes_no("forceSync", true),
-        fsync_warning_threshold_ms: reader.duration_ms("fsync.warningthresholdms", defaults.fsync_warning_threshold_ms),
+        fsync_warning_threshold_ms: reader.fsync_warning_threshold_ms(defaults.fsync_warning_threshold_ms),
         snap_retain_count: reader.at_least(
             "autopurge.snapRetainCount",
             defaults.snap_retain_count,

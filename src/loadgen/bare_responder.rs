@@ -40,8 +40,9 @@ pub async fn serve_bare(
     stop: StopSignal,
     listening: impl FnOnce(SocketAddr),
 ) -> io::Result<()> {
-    let [bound] = <[_; 1]>::try_from(bind_listeners(config.address, 1)?)
-        .map_err(|_| io::Error::other("one listener was asked for"))?;
+    let listeners = bind_listeners(config.address, 1)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {}: {error}", config.address)))?;
+    let [bound] = <[_; 1]>::try_from(listeners).map_err(|_| io::Error::other("one listener was asked for"))?;
     let listener = Rc::new(Listener::new(bound, ConnectionLimit::new(CONNECTIONS_MAX))?);
     listening(listener.local_addr());
     let stopping = listener.clone();

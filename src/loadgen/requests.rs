@@ -80,7 +80,14 @@ pub(super) fn create_root(xid: i32, output: &mut Vec<u8>) {
 
 fn create_request<'a>(path: &'a str, value: &'a [u8], scratch: &'a mut Vec<u8>) -> Request<'a> {
     let acl = AclVector::from_acls(&[Acl::open()], scratch);
-    Request::Create(Create { path, data: Some(value), acl, flags: CreateFlags::PERSISTENT, with_stat: false })
+    Request::Create(Create {
+        path,
+        data: Some(value),
+        acl,
+        flags: CreateFlags::PERSISTENT,
+        with_stat: false,
+        ttl_ms: None,
+    })
 }
 
 fn path(key: u32) -> String {

@@ -4,7 +4,7 @@
 //! broker will be another.
 //!
 //! Contract:
-//! - [`Process::start`] returns when every shard serves, or with the first error of any shard; then nothing of it runs any more;
+//! - [`Prepared::start`] returns when every shard serves, or with the first error of any shard; then nothing of it runs any more;
 //! - a shard that ends ends the process: the others are told to stop. The first error is the one that is reported, since those after it
 //!   follow from it;
 //! - [`Process::stop_signal`] stops a process also while it starts.
@@ -19,10 +19,11 @@ mod start;
 mod tests;
 
 pub use signals::stop_on_signals;
-pub use start::{Process, ProcessConfig};
+pub use start::{Prepared, Process, ProcessConfig};
 
 use crate::runtime::{Listener, RuntimeError, ShardContext, StopSignal, preflight};
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -63,9 +64,14 @@ pub enum ProcessError {
     /// The shards did not start, or one panicked.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
-    /// An address cannot be listened on. The text names it.
-    #[error(transparent)]
-    Listen(std::io::Error),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {reason}")]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// What the system said.
+        reason: std::io::Error,
+    },
     /// A thread could not be started.
     #[error("cannot start the watchdog: {0}")]
     Watchdog(std::io::Error),

@@ -47,7 +47,6 @@ fn three_shards() -> ProcessConfig {
         cpus: None,
         allow_sharing_cpus: true,
         spin_before_park: None,
-        directories: Vec::new(),
         listen: Vec::new(),
         connections_max: 10,
         stop: StopSignal::new(),
@@ -55,7 +54,7 @@ fn three_shards() -> ProcessConfig {
 }
 
 async fn outcome(service: Failing) -> String {
-    let error = match Process::start(three_shards(), service).await {
+    let error = match Prepared::new(three_shards()).unwrap().start(Vec::new(), service).await {
         Ok(process) => process.ended().await,
         Err(error) => Err(error),
     };
@@ -99,6 +98,8 @@ fn a_process_that_is_stopped_before_it_serves_says_so() {
     }
     let config = three_shards();
     config.stop.stop();
-    let error = futures_lite::future::block_on(Process::start(config, Never)).err().expect("it never served");
+    let error = futures_lite::future::block_on(Prepared::new(config).unwrap().start(Vec::new(), Never))
+        .err()
+        .expect("it never served");
     assert!(matches!(error, TestError::Process(ProcessError::Stopped)), "{error}");
 }

@@ -18,15 +18,15 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-/// Connections the kernel completes before they are accepted.
-const BACKLOG: i32 = 1024;
+/// Connections that the kernel completes for each socket before they are accepted, unless the configuration says otherwise.
+const BACKLOG_DEFAULT: u32 = 1024;
 /// First pause when descriptors or connection permits have run out; doubled up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(1);
 /// Longest pause of the accept loop.
@@ -45,6 +45,12 @@ enum BoundKind {
     Simulated(SimulatedListener),
 }
 
+/// A socket of the kernel that listens.
+struct KernelListener {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
 impl BoundListener {
     /// The address, with the port the kernel chose if 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
@@ -52,56 +58,107 @@ impl BoundListener {
     }
 }
 
-/// `shards` listening sockets on `address`, one for each shard. Port 0 lets the kernel choose one port for all.
+/// Where to listen, and how many connections may wait to be accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenAt {
+    /// The address. Every address of IPv4 (`0.0.0.0`) means every one of IPv6 as well, as it does in Java, where the machine
+    /// has IPv6. Port 0 lets the kernel choose one port for all sockets.
+    pub address: SocketAddr,
+    /// Connections that the kernel completes for each socket before they are accepted; it has a bound of its own
+    /// (`net.core.somaxconn`).
+    pub backlog: u32,
+}
+
+/// With the usual backlog.
+impl From<SocketAddr> for ListenAt {
+    fn from(address: SocketAddr) -> ListenAt {
+        ListenAt { address, backlog: BACKLOG_DEFAULT }
+    }
+}
+
+impl ListenAt {
+    /// With another backlog, if one is given.
+    pub fn with_backlog(self, backlog: Option<u32>) -> ListenAt {
+        ListenAt { backlog: backlog.unwrap_or(self.backlog), ..self }
+    }
+}
+
+/// `shards` listening sockets, one for each shard.
 ///
-/// The error says which address was wanted; `AddrInUse` when another socket listens there, whoever owns it.
-pub fn bind_listeners(address: SocketAddr, shards: usize) -> io::Result<Vec<BoundListener>> {
-    let explain = |error: io::Error| {
-        let text = match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                format!(
-                    "cannot listen on {address}: address in use; another server is running there, stop it or choose another port"
-                )
-            }
-            io::ErrorKind::PermissionDenied => {
-                format!("cannot listen on {address}: {error}; ports below 1024 need CAP_NET_BIND_SERVICE")
-            }
-            io::ErrorKind::AddrNotAvailable => {
-                format!("cannot listen on {address}: no interface of this machine has that address")
-            }
-            _ => format!("cannot listen on {address}: {error}"),
-        };
-        io::Error::new(error.kind(), text)
-    };
+/// The error says why, and leaves it to the caller to say which address was wanted; `AddrInUse` when another socket listens
+/// there, whoever owns it.
+pub fn bind_listeners(at: impl Into<ListenAt>, shards: usize) -> io::Result<Vec<BoundListener>> {
+    let at = at.into();
     if world::is_active() {
-        let bound = world::bind(address, shards).map_err(explain)?;
+        let bound = world::bind(at.address, shards).map_err(explain)?;
         let simulated = |(socket, address)| BoundListener { kind: BoundKind::Simulated(socket), address };
         return Ok(bound.into_iter().map(simulated).collect());
     }
-    let (first, chosen) = listen(address, false).map_err(explain)?;
-    sockopt::set_socket_reuseport(&first, true).map_err(|errno| explain(errno.into()))?;
-    let mut listeners = vec![first];
-    while listeners.len() < shards {
-        listeners.push(listen(chosen, true).map_err(explain)?.0);
-    }
-    let kernel = |socket| BoundListener { kind: BoundKind::Kernel(socket), address: chosen };
-    Ok(listeners.into_iter().map(kernel).collect())
+    let bound = bind_first(at).and_then(|first| bind_others(first, at, shards)).map_err(explain)?;
+    let kernel = |KernelListener { listener, address }| BoundListener { kind: BoundKind::Kernel(listener), address };
+    Ok(bound.into_iter().map(kernel).collect())
 }
 
-fn listen(address: SocketAddr, shared: bool) -> io::Result<(TcpListener, SocketAddr)> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+fn explain(error: io::Error) -> io::Error {
+    let text = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "address in use; another server is running there, stop it or choose another port".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => format!("{error}; ports below 1024 need CAP_NET_BIND_SERVICE"),
+        io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address".to_owned(),
+        _ => return error,
+    };
+    io::Error::new(error.kind(), text)
+}
+
+/// The socket that claims the address.
+fn bind_first(at: ListenAt) -> io::Result<KernelListener> {
+    if at.address.ip() != IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
+        return listen(at, false);
+    }
+    let both = ListenAt { address: (Ipv6Addr::UNSPECIFIED, at.address.port()).into(), ..at };
+    match listen(both, false) {
+        // The kernel has no IPv6, or it is switched off.
+        Err(error)
+            if matches!(
+                Errno::from_io_error(&error),
+                Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL | Errno::PROTONOSUPPORT)
+            ) =>
+        {
+            listen(at, false)
+        }
+        result => result,
+    }
+}
+
+fn bind_others(first: KernelListener, at: ListenAt, shards: usize) -> io::Result<Vec<KernelListener>> {
+    sockopt::set_socket_reuseport(&first.listener, true)?;
+    let same = ListenAt { address: first.address, ..at };
+    let mut listeners = vec![first];
+    while listeners.len() < shards {
+        listeners.push(listen(same, true)?);
+    }
+    Ok(listeners)
+}
+
+fn listen(at: ListenAt, shared: bool) -> io::Result<KernelListener> {
+    let family = if at.address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket: OwnedFd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    if family == AddressFamily::INET6 {
+        // The default of a system may be otherwise (`net.ipv6.bindv6only`).
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
     // Connections of an earlier life that linger in TIME_WAIT must not keep the server from starting.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if shared {
         sockopt::set_socket_reuseport(&socket, true)?;
     }
-    rustix::net::bind(&socket, &address)?;
-    rustix::net::listen(&socket, BACKLOG)?;
+    rustix::net::bind(&socket, &at.address)?;
+    rustix::net::listen(&socket, i32::try_from(at.backlog).unwrap_or(i32::MAX))?;
     let listener = TcpListener::from(socket);
     let address = listener.local_addr()?;
-    Ok((listener, address))
+    Ok(KernelListener { listener, address })
 }
 
 /// How many connections this process holds at once, over all shards and ports. Clones share the count.

@@ -36,7 +36,8 @@ pub mod world;
 
 pub use allocator::Allocator;
 pub use listener::{
-    Accepted, BoundListener, ConnectionLimit, ConnectionPermit, Listener, PeerLimit, PeerPermit, bind_listeners,
+    Accepted, BoundListener, ConnectionLimit, ConnectionPermit, ListenAt, Listener, PeerLimit, PeerPermit,
+    bind_listeners,
 };
 pub use mesh::{Mesh, MeshEnd};
 pub use notify::{LocalNotify, StopSignal};

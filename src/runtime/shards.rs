@@ -60,6 +60,13 @@ impl ShardsConfig {
     }
 }
 
+impl ShardsConfig {
+    /// Whether there is a CPU for each shard.
+    pub fn check_cpus(&self) -> Result<(), RuntimeError> {
+        assign_cpus(self, &allowed_cpus()?).map(drop)
+    }
+}
+
 /// What a shard knows about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShardContext {

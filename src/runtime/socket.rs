@@ -56,7 +56,7 @@ impl Socket {
         Socket(Kind::Simulated(socket))
     }
 
-    /// The other side's address.
+    /// The other side's address; that of an IPv4 client is one of IPv4, also on a socket that listens for both families.
     pub fn peer_addr(&self) -> SocketAddr {
         either!(self, socket => socket.peer_addr())
     }

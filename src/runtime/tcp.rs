@@ -19,6 +19,11 @@ pub(super) struct TcpSocket {
     closed: Cell<bool>,
 }
 
+/// An IPv4 address that IPv6 has wrapped (`::ffff:10.0.0.1`) as itself: limits and access lists know clients by it.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 impl TcpSocket {
     /// Connects to `address`. Dropping the future gives up.
     pub(super) async fn connect(address: SocketAddr) -> io::Result<TcpSocket> {
@@ -44,7 +49,7 @@ impl TcpSocket {
     }
 
     fn new(stream: TcpStream, registration: Registration) -> io::Result<TcpSocket> {
-        let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
+        let (peer, local) = (plain(stream.peer_addr()?), plain(stream.local_addr()?));
         Ok(TcpSocket { stream, registration, peer, local, closed: Cell::new(false) })
     }
 

@@ -320,7 +320,7 @@ impl Client {
 
 fn create<'a>(path: &'a str, data: &'a [u8], flags: CreateFlags, scratch: &'a mut Vec<u8>) -> Create<'a> {
     let acl = AclVector::from_acls(&[Acl::open()], scratch);
-    Create { path, data: Some(data), acl, flags, with_stat: false }
+    Create { path, data: Some(data), acl, flags, with_stat: false, ttl_ms: None }
 }
 
 /// True when the error says that the other side is gone, as after a kill.

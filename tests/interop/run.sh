@@ -122,7 +122,8 @@ suite_command() {
         kazoo) "${bounded[@]}" "$work/venv/bin/python" "$here/kazoo_suite.py" "$address" ;;
         java)
             "${bounded[@]}" java -Dorg.slf4j.simpleLogger.defaultLogLevel=off -cp "$work/classes:$work/jars/*" \
-                Suite "$address" ;;
+                "-Dringkeeper.path.table=$root/src/coordination/tree/path_table.txt" \
+                "-Dringkeeper.number.table=$root/src/config/java_numbers.txt" Suite "$address" ;;
         zkcli) "${bounded[@]}" "$here/zkcli.sh" "$address" ;;
         c) "${bounded[@]}" "$work/c_suite" "$address" ;;
     esac

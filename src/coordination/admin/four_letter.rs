@@ -48,6 +48,9 @@ const WORDS: [(FourLetterWord, &str); 18] = [
 ];
 
 impl FourLetterWord {
+    /// What a word takes on the wire.
+    pub const BYTES: u64 = 4;
+
     /// The word that these bytes are; `None` if they are no word of ZooKeeper's.
     pub fn parse(bytes: [u8; 4]) -> Option<FourLetterWord> {
         WORDS.iter().find(|(_, name)| name.as_bytes() == bytes).map(|&(word, _)| word)

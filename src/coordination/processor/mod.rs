@@ -35,6 +35,8 @@ pub use sequencer::{LocalRecords, Sequencer, SequencerConfig, SequencerOutputs, 
 pub use shard::{ApplyError, ConnectionState, Shard, ShardConfig, ShardOutputs};
 
 #[cfg(test)]
+mod counting_tests;
+#[cfg(test)]
 mod test_server;
 #[cfg(test)]
 mod tests;

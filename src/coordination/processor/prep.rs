@@ -151,6 +151,10 @@ impl<R: RecordSource> Prep<'_, '_, R> {
     }
 
     fn create(&mut self, create: &Create<'_>) -> Result<(), Stop> {
+        if create.ttl_ms.is_some() && !create.flags.is_ttl() {
+            // ZooKeeper says so from a time to live of zero on; one below zero would end it.
+            return Err(ErrorCode::BadArguments.into());
+        }
         let (ephemeral, sequential) = match create.flags {
             // An ordinary create with the container flag makes an ordinary node, as in ZooKeeper.
             CreateFlags::PERSISTENT | CreateFlags::CONTAINER => (false, false),

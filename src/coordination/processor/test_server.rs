@@ -36,6 +36,8 @@ pub(super) struct TestServer {
     pub now_ms: i64,
     /// The connection (shard, number) whose socket takes nothing: its output stays until [`TestServer::take_output`].
     pub slow: Option<(usize, u64)>,
+    /// Of all requests so far.
+    pub latencies_us: Vec<u64>,
     /// What each connection (shard, number) was sent and has not looked at.
     received: Vec<((usize, u64), Vec<u8>)>,
 }
@@ -49,6 +51,10 @@ pub(super) struct Client {
 
 impl TestServer {
     pub(super) fn new(shards: u16) -> TestServer {
+        TestServer::with_outstanding_max(shards, usize::MAX)
+    }
+
+    pub(super) fn with_outstanding_max(shards: u16, outstanding_requests_max: usize) -> TestServer {
         let map = ShardMap::new(shards, 1);
         let auth = Arc::new(AuthConfig::default());
         let shard = |id| {
@@ -64,6 +70,7 @@ impl TestServer {
                 requests_per_connection_max: 1000,
                 output_bytes_max: 1 << 20,
                 output_bytes_limit: 2 << 20,
+                outstanding_requests_max,
                 read_cache_bytes_max: 1 << 10,
             };
             let tree = DataTree::new(id, &map, 5);
@@ -88,6 +95,7 @@ impl TestServer {
             released: Zxid::ZERO,
             now_ms: 0,
             slow: None,
+            latencies_us: Vec::new(),
             received: Vec::new(),
         };
         server.sequencer.open_epoch(1);
@@ -113,6 +121,7 @@ impl TestServer {
 
     fn collect(&mut self, shard: usize, out: ShardOutputs) {
         let id = ShardId(shard as u16);
+        self.latencies_us.extend(out.latencies_us);
         self.to_sequencer.extend(out.to_sequencer.into_iter().map(|message| (id, message)));
         self.to_peer.extend(out.to_peers.into_iter().map(|(to, message)| (id, to, message)));
         for number in out.dirty {

@@ -16,7 +16,11 @@ fn open_acl(scratch: &mut Vec<u8>) -> AclVector<'_> {
 fn create(server: &mut TestServer, client: Client, xid: i32, path: &str, flags: CreateFlags) {
     let mut scratch = Vec::new();
     let acl = open_acl(&mut scratch);
-    server.request(client, xid, &Request::Create(Create { path, data: Some(b"v"), acl, flags, with_stat: false }));
+    server.request(
+        client,
+        xid,
+        &Request::Create(Create { path, data: Some(b"v"), acl, flags, with_stat: false, ttl_ms: None }),
+    );
 }
 
 fn event(frame: &Received) -> (EventType, String) {
@@ -107,7 +111,8 @@ fn multi_is_all_or_nothing() {
         let (client, _) = server.client(0);
         let mut scratch = Vec::new();
         let acl = open_acl(&mut scratch);
-        let node = |path, flags| MultiOp::Create(Create { path, data: None, acl, flags, with_stat: true });
+        let node =
+            |path, flags| MultiOp::Create(Create { path, data: None, acl, flags, with_stat: true, ttl_ms: None });
         let failing = [
             node("/m", CreateFlags::PERSISTENT),
             node("/m/s-", CreateFlags::PERSISTENT_SEQUENTIAL),
@@ -320,7 +325,8 @@ fn write_does_not_pass_an_auth_that_waits() {
         server.request(client, 1, &Request::Auth { scheme: "digest", auth: b"user:password" });
         let mut scratch = Vec::new();
         let acl = AclVector::from_acls(&[Acl { perms: permission::ALL, id: Id::new("auth", "") }], &mut scratch);
-        let node = |path| Create { path, data: None, acl, flags: CreateFlags::PERSISTENT, with_stat: false };
+        let node =
+            |path| Create { path, data: None, acl, flags: CreateFlags::PERSISTENT, with_stat: false, ttl_ms: None };
         server.request(client, 2, &Request::Create(node("/mine")));
         server.settle();
         server.received(client);

@@ -3,6 +3,7 @@
 use super::report;
 use super::shard_driver::ShardDriver;
 use crate::coordination::admin::{FourLetterWord, answer};
+use crate::protocol::zookeeper::reply_bytes;
 use crate::runtime::{ConnectionPermit, LocalNotify, PeerPermit, Queue, Socket, clock, spawn, yield_if_needed};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -28,6 +29,8 @@ pub struct ClientConnection {
     /// The writing task holds bytes that come before `unsent`.
     writing: Cell<bool>,
     close_when_sent: Cell<bool>,
+    /// The answer to the handshake, which is no reply, has left the core.
+    answered: Cell<bool>,
     /// The reader waits for this while its requests or its output have piled up.
     resumed: LocalNotify,
     _permits: Permits,
@@ -46,6 +49,7 @@ impl ClientConnection {
             unsent_notify: LocalNotify::new(),
             writing: Cell::new(false),
             close_when_sent: Cell::new(false),
+            answered: Cell::new(false),
             resumed: LocalNotify::new(),
             _permits: permits,
         }
@@ -54,6 +58,15 @@ impl ClientConnection {
     /// The client's address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// Bytes of replies in the next output of the core, which is whole frames.
+    pub fn reply_bytes(&self, output: &[u8]) -> u64 {
+        let Some(length) = output.first_chunk().filter(|_| !self.answered.replace(true)) else {
+            return reply_bytes(output);
+        };
+        let handshake_bytes = size_of::<u32>() + u32::from_be_bytes(*length) as usize;
+        reply_bytes(output.get(handshake_bytes..).unwrap_or_default())
     }
 
     /// True when everything so far was sent. Otherwise the core keeps what comes next, and counts it.
@@ -164,7 +177,7 @@ async fn read(driver: &Rc<ShardDriver>, number: u64, connection: &Rc<ClientConne
             connection.resumed.notified().await;
         }
         let outcome = if held {
-            Ok(offer(driver, number, &mut partial, 0))
+            Ok(offer(driver, number, &mut partial))
         } else {
             poll_fn(|cx| {
                 SCRATCH.with_borrow_mut(|scratch| {
@@ -214,7 +227,7 @@ fn take_in(
     }
     if partial.len() > PARTIAL_BYTES {
         partial.extend_from_slice(&scratch[PARTIAL_BYTES..end]);
-        return offer(driver, number, partial, len);
+        return offer(driver, number, partial);
     }
     // What came earlier is put before what came now, not the other way round: it is less.
     let start = PARTIAL_BYTES - partial.len();
@@ -230,7 +243,7 @@ fn take_in(
             Some(None) => *greeted = true,
         }
     }
-    match driver.received(number, whole, len) {
+    match driver.received(number, whole) {
         Err(reason) => Taken::Refused(reason),
         Ok(consumed) => {
             partial.clear();
@@ -240,10 +253,9 @@ fn take_in(
     }
 }
 
-/// Offers what is in `partial`: with its last `new_bytes` the rest of a long frame may have come, or with none, requests or output
-/// had piled up.
-fn offer(driver: &Rc<ShardDriver>, number: u64, partial: &mut Vec<u8>, new_bytes: usize) -> Taken {
-    match driver.received(number, partial, new_bytes) {
+/// Offers what is in `partial`: the rest of a long frame may have come, or requests or output had piled up.
+fn offer(driver: &Rc<ShardDriver>, number: u64, partial: &mut Vec<u8>) -> Taken {
+    match driver.received(number, partial) {
         Err(reason) => Taken::Refused(reason),
         Ok(consumed) => {
             partial.drain(..consumed);
@@ -265,6 +277,7 @@ fn what_is_left(driver: &Rc<ShardDriver>, number: u64, partial: &mut Vec<u8>) ->
 async fn answer_word(driver: &Rc<ShardDriver>, connection: &Rc<ClientConnection>, word: FourLetterWord) {
     let report = report::gather(driver, driver.gathering()).await;
     let text = answer(word, driver.whitelist(), &report);
+    driver.word_asked();
     let _ = connection.socket.write_all(text.as_bytes()).await;
     let _ = connection.socket.shutdown_write();
 }

@@ -9,7 +9,7 @@ use crate::coordination::processor::message::{ToSequencer, ToShard};
 use crate::coordination::processor::{Sequencer, SequencerOutputs, Target};
 use crate::log::driver::WriteAheadLog;
 use crate::log::writer::Refusal;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, FlushTimes};
 use crate::runtime::clock;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -32,13 +32,19 @@ pub struct SequencerDriver {
     told: Cell<bool>,
     /// Bytes appended since they were last counted.
     appended_bytes: Cell<u64>,
-    commits: Cell<u64>,
-    flushes: RefCell<Counters>,
+    /// `None` while flushes are not synced: then they tell nothing of the disk.
+    flushes: RefCell<Option<FlushTimes>>,
 }
 
 impl SequencerDriver {
     /// A driver that appends to `log`, and says how much to `snapshots`.
-    pub fn new(sequencer: Sequencer, log: Rc<WriteAheadLog>, snapshots: Rc<Snapshots>) -> Rc<SequencerDriver> {
+    /// Flushes are timed in `flushes`, if at all.
+    pub fn new(
+        sequencer: Sequencer,
+        log: Rc<WriteAheadLog>,
+        snapshots: Rc<Snapshots>,
+        flushes: Option<FlushTimes>,
+    ) -> Rc<SequencerDriver> {
         Rc::new(SequencerDriver {
             sequencer: RefCell::new(sequencer),
             outputs: RefCell::new(SequencerOutputs::default()),
@@ -46,8 +52,7 @@ impl SequencerDriver {
             snapshots,
             appended_bytes: Cell::new(0),
             told: Cell::new(false),
-            commits: Cell::new(0),
-            flushes: RefCell::new(Counters::default()),
+            flushes: RefCell::new(flushes),
         })
     }
 
@@ -85,14 +90,24 @@ impl SequencerDriver {
         let handed = sequencer.handed();
         let same_epoch = handed.epoch() == before.epoch();
         let committed = if same_epoch { handed.0 - before.0 } else { u64::from(handed.counter()) + 1 };
-        self.commits.set(self.commits.get() + committed);
         drop(sequencer);
-        let (count, _, max_us) = self.log.take_flush_times();
-        for _ in 0..count {
-            self.flushes.borrow_mut().fsync_latency.record_us(max_us);
-        }
+        self.time_flushes();
         driver.turn();
         self.snapshots.committed(committed, self.appended_bytes.take());
+    }
+
+    fn time_flushes(&self) {
+        let (count, _, max_us) = self.log.take_flush_times();
+        let mut flushes = self.flushes.borrow_mut();
+        let Some(flushes) = &mut *flushes else { return };
+        for _ in 0..count {
+            if let Some(took_ms) = flushes.record_us(max_us) {
+                tracing::warn!(
+                    "a flush of the transaction log took {took_ms} ms (fsync.warningthresholdms): writes wait for the disk. Check \
+                     what else uses it, or give dataLogDir one of its own"
+                );
+            }
+        }
     }
 
     /// Validates what can be validated, gives it to the log, and delivers what the shards must know. True when something was
@@ -213,8 +228,8 @@ impl SequencerDriver {
 
     /// Adds what was counted here.
     pub fn add_to(&self, counters: &mut Counters) {
-        counters.commits += self.commits.get();
-        counters.fsync_latency.merge(&self.flushes.borrow().fsync_latency);
+        counters.stale_sessions_expired += self.sequencer.borrow().expired_sessions();
+        self.flushes.borrow().iter().for_each(|flushes| flushes.add_to(counters));
         self.snapshots.add_to(counters);
     }
 

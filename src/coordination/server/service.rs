@@ -19,6 +19,7 @@ use crate::coordination::processor::{Sequencer, SequencerConfig, Shard, ShardCon
 use crate::coordination::session::{SessionIds, SessionTable};
 use crate::coordination::tree::{DataTree, ShardMap};
 use crate::log::writer::LogConfig;
+use crate::metrics::FlushTimes;
 use crate::process::{Place, ProcessError, Service};
 use crate::runtime::{Listener, Mesh, PeerLimit, Queue, clock, random, sleep, spawn};
 use crate::storage::Storage;
@@ -96,6 +97,7 @@ fn shard_config(shared: &Coordination, id: ShardId) -> ShardConfig {
         requests_per_connection_max: limits.requests_per_connection_max,
         output_bytes_max: limits.output_bytes_max,
         output_bytes_limit: limits.output_bytes_limit,
+        outstanding_requests_max: shared.config.global_outstanding_limit as usize,
         read_cache_bytes_max: limits.read_cache_bytes_max.unwrap_or((shared.config.read_cache_mib as usize) << 20),
     }
 }
@@ -187,7 +189,8 @@ async fn start_sequencer(shared: &Arc<Coordination>, driver: &Rc<ShardDriver>) -
     let log = recovered.log.log;
     let files = driver.snapshots().clone();
     let snapshots = Snapshots::new(&shared.config, files, log.clone(), recovered.broken, recovered.replayed);
-    let sequencer = SequencerDriver::new(sequencer, log, snapshots.clone());
+    let flushes = shared.config.force_sync.then(|| FlushTimes::new(shared.config.fsync_warning_threshold_ms));
+    let sequencer = SequencerDriver::new(sequencer, log, snapshots.clone(), flushes);
     driver.set_sequencer(sequencer.clone());
     spawn(Queue::LogWrite, run_flushes(driver.clone(), sequencer.clone()));
     spawn(Queue::Background, run_segments(driver.clone(), sequencer.clone()));
@@ -263,7 +266,8 @@ async fn accept_clients(
     driver: &Rc<ShardDriver>,
     listener: &Listener,
 ) -> Result<(), ServerError> {
-    while let Some(accepted) = listener.accept().await.map_err(ProcessError::Listen)? {
+    let failed = |reason| ProcessError::Listen { address: listener.local_addr(), reason };
+    while let Some(accepted) = listener.accept().await.map_err(failed)? {
         let peer = accepted.socket.peer_addr().ip();
         let Some(peer_permit) = shared.peers.try_acquire(peer) else {
             driver.connection_rejected();

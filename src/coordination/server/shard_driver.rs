@@ -10,9 +10,9 @@ use super::snapshot_load::{PartFault, SnapshotLoader};
 use super::snapshots;
 use super::words::Words;
 use crate::base::ShardId;
-use crate::coordination::admin::{ConnectionStats, Whitelist};
+use crate::coordination::admin::{ConnectionStats, FourLetterWord, Whitelist};
 use crate::coordination::persistence::snapshot::SnapshotFiles;
-use crate::coordination::processor::message::{ToSequencer, ToShard};
+use crate::coordination::processor::message::{PeerMessage, ToSequencer, ToShard};
 use crate::coordination::processor::{Shard, ShardOutputs};
 use crate::metrics::Counters;
 use crate::runtime::{LocalNotify, MeshEnd, Queue, clock, spawn};
@@ -195,7 +195,11 @@ impl ShardDriver {
         match message {
             ShardMessage::ToShard(message) => self.apply(&message),
             ShardMessage::Peer(message) => {
-                self.shard.borrow_mut().on_peer(from, message, &mut self.outputs.borrow_mut());
+                let mut shard = self.shard.borrow_mut();
+                if matches!(message, PeerMessage::Answer(_)) {
+                    shard.set_clock_us(clock::monotonic_us());
+                }
+                shard.on_peer(from, message, &mut self.outputs.borrow_mut());
             }
             ShardMessage::ToSequencer(message) => self.to_sequencer(from, message),
             ShardMessage::Load(message) => self.load(message),
@@ -316,9 +320,11 @@ impl ShardDriver {
 
     fn publish(&self) {
         let mut shard = self.shard.borrow_mut();
-        self.words.publish(shard.id(), shard.applied(), shard.published());
+        self.words.publish(shard.id(), shard.applied(), shard.published(), shard.outstanding_requests());
         if self.shards() > 1 {
             shard.set_floor(self.words.floor());
+            let outstanding_elsewhere = self.words.outstanding_elsewhere(shard.id());
+            shard.set_outstanding_elsewhere(outstanding_elsewhere);
         }
     }
 
@@ -351,7 +357,7 @@ impl ShardDriver {
         let spare = self.spare.borrow_mut().pop().unwrap_or_default();
         let (bytes, zxid) = self.step(|shard, out| shard.take_output(number, spare, out));
         self.words.raise_released(zxid);
-        self.counters.borrow_mut().response_bytes += bytes.len() as u64;
+        self.counters.borrow_mut().response_bytes += connection.reply_bytes(&bytes);
         connection.send(&bytes);
         let mut spares = self.spare.borrow_mut();
         if spares.len() < SPARE_BUFFERS_MAX && bytes.capacity() <= SPARE_BUFFER_BYTES_MAX {
@@ -377,16 +383,15 @@ impl ShardDriver {
 
     /// Bytes came in on a connection; call [`ShardDriver::turn`] afterwards. `Ok` is how many were consumed; an error closes
     /// the connection.
-    pub fn received(&self, number: u64, bytes: &[u8], new_bytes: usize) -> Result<usize, String> {
+    pub fn received(&self, number: u64, bytes: &[u8]) -> Result<usize, String> {
         let released = self.words.released();
-        self.counters.borrow_mut().bytes_received += new_bytes as u64;
         let mut shard = self.shard.borrow_mut();
         shard.set_clock_us(clock::monotonic_us());
         let result = shard.receive(number, bytes, released, &mut self.outputs.borrow_mut());
-        result.map_err(|error| {
-            self.counters.borrow_mut().large_requests_rejected += 1;
-            error.to_string()
-        })
+        if let Ok(consumed) = result {
+            self.counters.borrow_mut().bytes_received += consumed as u64;
+        }
+        result.map_err(|error| error.to_string())
     }
 
     /// A connection was accepted.
@@ -395,13 +400,20 @@ impl ShardDriver {
             observer.connected(self.shard.borrow().connection_id(number), connection.peer());
         }
         self.connections.borrow_mut().insert(number, connection);
-        self.counters.borrow_mut().connection_requests += 1;
     }
 
     /// A connection is gone.
     pub fn remove_connection(&self, number: u64) {
         self.connections.borrow_mut().remove(&number);
         self.shard.borrow_mut().disconnect(number);
+    }
+
+    /// A four-letter word is answered. ZooKeeper counts it as a packet each way.
+    pub fn word_asked(&self) {
+        let mut counters = self.counters.borrow_mut();
+        counters.packets_received += 1;
+        counters.packets_sent += 1;
+        counters.bytes_received += FourLetterWord::BYTES;
     }
 
     /// A connection was closed at once because of a limit.
@@ -440,17 +452,15 @@ impl ShardDriver {
     pub fn report(&self) -> ShardReport {
         let shard = self.shard.borrow();
         let mut counters = self.counters.borrow().clone();
+        counters.merge(&shard.counters());
         if let Some(sequencer) = &*self.sequencer.borrow() {
             sequencer.add_to(&mut counters);
         }
         let connections = self.connections.borrow();
         counters.connections_alive = connections.len() as u64;
-        counters.outstanding_requests = shard.outstanding_requests() as u64;
         let stats = shard.connection_reports().into_iter().filter_map(|report| {
             let (number, _, _, queued, received, sent) = report;
             let peer = connections.get(&number)?.peer();
-            counters.packets_received += received;
-            counters.packets_sent += sent;
             let (queued, interest_ops) = (queued as u64, 1);
             Some(ConnectionStats { peer, interest_ops, queued, received, sent })
         });
@@ -460,7 +470,7 @@ impl ShardDriver {
             znodes: shard.tree().len() as u64,
             ephemerals: shard.tree().ephemerals_count() as u64,
             data_bytes: shard.tree().data_bytes(),
-            watches: shard.watches().len() as u64,
+            watches: shard.watches().count_in_zookeeper() as u64,
             sessions: shard.sessions().len() as u64,
             counters,
         }

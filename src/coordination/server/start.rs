@@ -7,8 +7,8 @@ use super::service::Coordination;
 use crate::base::Zxid;
 use crate::config::ServerConfig;
 use crate::coordination::persistence::data_dir::DataDir;
-use crate::process::{Process, ProcessConfig};
-use crate::runtime::StopSignal;
+use crate::process::{Prepared, Process, ProcessConfig};
+use crate::runtime::{ListenAt, StopSignal};
 use crate::storage::Backend;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -59,20 +59,22 @@ impl Server {
     pub async fn launch(config: ServerConfig, options: ServerOptions) -> Result<Server, ServerError> {
         let shards = usize::from(config.shards.unwrap_or_else(default_shards));
         let address = client_address(&config)?;
-        let directories = DataDir::open(&options.backend, &config.data_dir, &config.data_log_dir)?;
         let spin = Duration::from_micros(config.spin_micros.into());
         let process = ProcessConfig {
             shards,
             cpus: config.cpus.as_ref().map(|cpus| cpus.iter().map(|cpu| *cpu as usize).collect()),
             allow_sharing_cpus: options.allow_sharing_cpus,
             spin_before_park: (!spin.is_zero()).then_some(spin),
-            directories: vec![directories.log.clone(), directories.snapshots.clone()],
-            listen: vec![address],
+            listen: vec![ListenAt::from(address).with_backlog(config.client_port_listen_backlog)],
             connections_max: config.max_cnxns.map_or(usize::MAX, |max| max as usize),
             stop: options.stop.clone(),
         };
+        // What the configuration asks for must be there before anything is written.
+        let prepared = Prepared::new(process)?;
+        let directories = DataDir::open(&options.backend, &config.data_dir, &config.data_log_dir)?;
+        let written = vec![directories.log.clone(), directories.snapshots.clone()];
         let service = Coordination::new(config, options, directories, shards);
-        Ok(Server { process: Process::start(process, service).await? })
+        Ok(Server { process: prepared.start(written, service).await? })
     }
 
     /// [`Server::launch`] for a thread that may block.

@@ -57,18 +57,25 @@ type Registrations = Vec<Registration>;
 pub struct WatchTable {
     tables: [AHashMap<Rc<str>, Registrations>; 4],
     by_connection: AHashMap<u64, BTreeSet<(WatchKind, Rc<str>)>>,
-    len: usize,
+    /// Number of registrations of each kind.
+    lens: [usize; 4],
 }
 
 impl WatchTable {
     /// Number of registrations.
     pub fn len(&self) -> usize {
-        self.len
+        self.lens.iter().sum()
+    }
+
+    /// What ZooKeeper would count: it keeps a persistent watch that is not recursive with the data watches, and again with the child
+    /// watches. (There, one connection's watches of several kinds on one node count as one in each of the two.)
+    pub fn count_in_zookeeper(&self) -> usize {
+        self.len() + self.lens[WatchKind::Persistent as usize]
     }
 
     /// True when nobody watches anything.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.lens == [0; 4]
     }
 
     /// Registers `connection`; with a tag, tentatively. Doubles collapse.
@@ -84,7 +91,7 @@ impl WatchTable {
             Err(place) => {
                 list.insert(place, Registration { connection, confirmed: false, tags: Tags::new() });
                 self.by_connection.entry(connection).or_default().insert((kind, key));
-                self.len += 1;
+                self.lens[kind as usize] += 1;
                 &mut list[place]
             }
         };
@@ -122,7 +129,7 @@ impl WatchTable {
     }
 
     fn unlist(&mut self, connection: u64, kind: WatchKind, node_path: &str) {
-        self.len -= 1;
+        self.lens[kind as usize] -= 1;
         if let Some(paths) = self.by_connection.get_mut(&connection) {
             paths.remove(&(kind, Rc::from(node_path)));
             if paths.is_empty() {
@@ -168,7 +175,7 @@ impl WatchTable {
             if let Some(list) = table.get_mut(&node_path) {
                 if let Ok(place) = list.binary_search_by_key(&connection, |r| r.connection) {
                     list.remove(place);
-                    self.len -= 1;
+                    self.lens[kind as usize] -= 1;
                 }
                 if list.is_empty() {
                     table.remove(&node_path);
@@ -264,6 +271,24 @@ mod tests {
         assert_eq!(fire(&mut table, EventType::NodeDeleted, "/a"), [1, 2]);
         assert_eq!(table.len(), 3);
         assert_eq!(fire(&mut table, EventType::NodeDataChanged, "/a"), [1, 2]);
+    }
+
+    /// `zk_watch_count` is compared with ZooKeeper's, which keeps persistent watches twice; it must come back to zero.
+    #[test]
+    fn count_that_dashboards_cannot_compare() {
+        let mut table = WatchTable::default();
+        let kinds = [WatchKind::Data, WatchKind::Child, WatchKind::Persistent, WatchKind::PersistentRecursive];
+        let counts = kinds.map(|kind| {
+            table.arm(1, kind, &format!("/{kind:?}"), None);
+            table.arm(1, kind, &format!("/{kind:?}"), None);
+            (table.len(), table.count_in_zookeeper())
+        });
+        assert_eq!(counts, [(1, 1), (2, 2), (3, 4), (4, 5)]);
+        fire(&mut table, EventType::NodeDataChanged, "/Data");
+        assert!(table.remove_kind(1, "/Persistent", WatcherType::Persistent));
+        assert_eq!((table.len(), table.count_in_zookeeper()), (2, 2));
+        table.remove_connection(1);
+        assert_eq!((table.len(), table.count_in_zookeeper(), table.is_empty()), (0, 0, true));
     }
 
     /// Recursive watchers never hear of changed children lists; the persistent one on the parent does.

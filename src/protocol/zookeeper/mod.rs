@@ -22,5 +22,5 @@ pub use request::{
     AddWatchMode, Create, CreateFlags, MultiOp, MultiOps, Request, RequestError, RequestHeader, SetWatches,
     StringVector, WatcherType, xid,
 };
-pub use response::{MultiResult, Reply, ReplyHeader};
+pub use response::{MultiResult, Reply, ReplyHeader, reply_bytes};
 pub use stat::Stat;

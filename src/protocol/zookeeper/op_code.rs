@@ -22,9 +22,11 @@ pub enum OpCode {
     Create2 = 15,
     CheckWatches = 17,
     RemoveWatches = 18,
+    CreateTtl = 21,
     MultiRead = 22,
     Auth = 100,
     SetWatches = 101,
+    Sasl = 102,
     SetWatches2 = 105,
     AddWatch = 106,
     CloseSession = -11,
@@ -51,9 +53,11 @@ impl OpCode {
             15 => Create2,
             17 => CheckWatches,
             18 => RemoveWatches,
+            21 => CreateTtl,
             22 => MultiRead,
             100 => Auth,
             101 => SetWatches,
+            102 => Sasl,
             105 => SetWatches2,
             106 => AddWatch,
             -11 => CloseSession,
@@ -69,6 +73,6 @@ impl OpCode {
     /// True when the operation goes through agreement: it is ordered by the sequencer and answered from the commit stream.
     pub fn needs_agreement(self) -> bool {
         use OpCode::*;
-        matches!(self, Create | Create2 | Delete | SetData | SetAcl | Multi | Sync | CloseSession)
+        matches!(self, Create | Create2 | CreateTtl | Delete | SetData | SetAcl | Multi | Sync | CloseSession)
     }
 }

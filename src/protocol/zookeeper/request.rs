@@ -48,6 +48,11 @@ pub struct CreateFlags(pub i32);
 
 #[allow(missing_docs)]
 impl CreateFlags {
+    /// True for the kinds of nodes that end by themselves.
+    pub fn is_ttl(self) -> bool {
+        matches!(self, CreateFlags::PERSISTENT_TTL | CreateFlags::PERSISTENT_SEQUENTIAL_TTL)
+    }
+
     pub const PERSISTENT: CreateFlags = CreateFlags(0);
     pub const EPHEMERAL: CreateFlags = CreateFlags(1);
     pub const PERSISTENT_SEQUENTIAL: CreateFlags = CreateFlags(2);
@@ -65,19 +70,36 @@ pub struct Create<'a> {
     pub data: Option<&'a [u8]>,
     pub acl: AclVector<'a>,
     pub flags: CreateFlags,
-    /// create2: the reply carries the Stat.
+    /// create2 and createTTL: the reply carries the Stat.
     pub with_stat: bool,
+    /// createTTL: how long the node lives without being changed or having children, unchecked.
+    pub ttl_ms: Option<i64>,
 }
 
 impl<'a> Create<'a> {
     fn decode(input: &mut Input<'a>, with_stat: bool) -> Result<Self, JuteError> {
         Ok(Create {
-            path: input.string()?,
+            path: path(input)?,
             data: input.buffer()?,
             acl: AclVector::decode(input)?,
             flags: CreateFlags(input.i32()?),
             with_stat,
+            ttl_ms: None,
         })
+    }
+
+    fn decode_ttl(input: &mut Input<'a>) -> Result<Self, JuteError> {
+        let create = Create::decode(input, true)?;
+        Ok(Create { ttl_ms: Some(input.i64()?), ..create })
+    }
+
+    /// The operation that it travels under.
+    fn op_code(&self) -> OpCode {
+        match (self.ttl_ms, self.with_stat) {
+            (Some(_), _) => OpCode::CreateTtl,
+            (None, true) => OpCode::Create2,
+            (None, false) => OpCode::Create,
+        }
     }
 
     fn encode(&self, out: &mut Output<'_>) {
@@ -85,6 +107,7 @@ impl<'a> Create<'a> {
         out.buffer(self.data);
         self.acl.encode(out);
         out.i32(self.flags.0);
+        self.ttl_ms.into_iter().for_each(|ttl_ms| out.i64(ttl_ms));
     }
 }
 
@@ -104,8 +127,7 @@ impl<'a> MultiOp<'a> {
     /// The code that the sub-operation carries.
     pub fn op_code(&self) -> OpCode {
         match self {
-            MultiOp::Create(create) if create.with_stat => OpCode::Create2,
-            MultiOp::Create(_) => OpCode::Create,
+            MultiOp::Create(create) => create.op_code(),
             MultiOp::Delete { .. } => OpCode::Delete,
             MultiOp::SetData { .. } => OpCode::SetData,
             MultiOp::Check { .. } => OpCode::Check,
@@ -118,25 +140,31 @@ impl<'a> MultiOp<'a> {
         Ok(match OpCode::from_wire(op) {
             Some(OpCode::Create) => MultiOp::Create(Self::known_flags(Create::decode(input, false)?)?),
             Some(OpCode::Create2) => MultiOp::Create(Self::known_flags(Create::decode(input, true)?)?),
-            Some(OpCode::Delete) => MultiOp::Delete { path: input.string()?, version: input.i32()? },
+            Some(OpCode::CreateTtl) => MultiOp::Create(Self::with_ttl(Create::decode_ttl(input)?)),
+            Some(OpCode::Delete) => MultiOp::Delete { path: path(input)?, version: input.i32()? },
             Some(OpCode::SetData) => {
                 MultiOp::SetData { path: validated(input)?, data: input.buffer()?, version: input.i32()? }
             }
             Some(OpCode::Check) => MultiOp::Check { path: validated(input)?, version: input.i32()? },
             Some(OpCode::GetData) => {
-                let path = input.string()?;
+                let path = path(input)?;
                 input.bool()?;
                 MultiOp::GetData { path }
             }
             Some(OpCode::GetChildren) => {
-                let path = input.string()?;
+                let path = path(input)?;
                 input.bool()?;
                 MultiOp::GetChildren { path }
             }
-            // createContainer and createTTL inside a multi: legal in ZooKeeper, not built here yet.
-            _ if op == 19 || op == 21 => return Err(RequestError::Unimplemented(op)),
+            // createContainer inside a multi: legal in ZooKeeper, not built here yet.
+            _ if op == 19 => return Err(RequestError::Unimplemented(op)),
             _ => return Err(JuteError::BadDiscriminant(op).into()),
         })
+    }
+
+    /// Inside a multi, ZooKeeper takes a createTTL of another kind of node for a plain create.
+    fn with_ttl(create: Create<'a>) -> Create<'a> {
+        if create.flags.is_ttl() { create } else { Create { with_stat: false, ttl_ms: None, ..create } }
     }
 
     /// Since 3.9 an unknown flag inside a multi fails the decoding of the whole packet.
@@ -211,7 +239,7 @@ impl WatcherType {
     }
 }
 
-/// A well-formed vector of non-null strings, still in its frame.
+/// A well-formed vector of non-null paths, still in its frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StringVector<'a> {
     count: usize,
@@ -224,7 +252,7 @@ impl<'a> StringVector<'a> {
         let count = input.vector(4)?.ok_or(JuteError::Null)?;
         let start = input.rest();
         for _ in 0..count {
-            input.string()?;
+            path(input)?;
         }
         Ok(StringVector { count, bytes: &start[..start.len() - input.rest().len()] })
     }
@@ -242,7 +270,7 @@ impl<'a> StringVector<'a> {
     /// The strings in order.
     pub fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let mut input = Input::new(self.bytes);
-        std::iter::from_fn(move || input.string().ok())
+        std::iter::from_fn(move || path(&mut input).ok())
     }
 }
 
@@ -277,14 +305,33 @@ pub enum Request<'a> {
     CheckWatches { path: &'a str, kind: WatcherType },
     RemoveWatches { path: &'a str, kind: WatcherType },
     Auth { scheme: &'a str, auth: &'a [u8] },
+    Sasl { token: &'a [u8] },
     SetWatches(Box<SetWatches<'a>>),
     AddWatch { path: &'a str, mode: AddWatchMode },
     CloseSession,
 }
 
+/// What stands for every path that is not UTF-8.
+///
+/// Java puts U+FFFD for what it cannot decode, and no node may have that character in its name: writes of such a path are
+/// refused, and reads find nothing.
+const UNREADABLE_PATH: &str = "/\u{fffd}";
+
+/// A path that must not be null.
+fn path<'a>(input: &mut Input<'a>) -> Result<&'a str, JuteError> {
+    optional_path(input)?.ok_or(JuteError::Null)
+}
+
 /// A path that validation will look at: a null one is refused there like an empty one, with BADARGUMENTS.
 fn validated<'a>(input: &mut Input<'a>) -> Result<&'a str, JuteError> {
-    Ok(input.ustring()?.unwrap_or_default())
+    Ok(optional_path(input)?.unwrap_or_default())
+}
+
+fn optional_path<'a>(input: &mut Input<'a>) -> Result<Option<&'a str>, JuteError> {
+    match input.ustring() {
+        Err(JuteError::NotUtf8) => Ok(Some(UNREADABLE_PATH)),
+        result => result,
+    }
 }
 
 impl<'a> Request<'a> {
@@ -294,33 +341,30 @@ impl<'a> Request<'a> {
         Ok(match OpCode::from_wire(op).ok_or(RequestError::Unimplemented(op))? {
             OpCode::Create => Request::Create(Create::decode(input, false)?),
             OpCode::Create2 => Request::Create(Create::decode(input, true)?),
-            OpCode::Delete => Request::Delete { path: input.string()?, version: input.i32()? },
-            OpCode::Exists => Request::Exists { path: input.string()?, watch: input.bool()? },
-            OpCode::GetData => Request::GetData { path: input.string()?, watch: input.bool()? },
+            OpCode::CreateTtl => Request::Create(Create::decode_ttl(input)?),
+            OpCode::Delete => Request::Delete { path: path(input)?, version: input.i32()? },
+            OpCode::Exists => Request::Exists { path: path(input)?, watch: input.bool()? },
+            OpCode::GetData => Request::GetData { path: path(input)?, watch: input.bool()? },
             OpCode::SetData => {
                 Request::SetData { path: validated(input)?, data: input.buffer()?, version: input.i32()? }
             }
-            OpCode::GetAcl => Request::GetAcl { path: input.string()? },
+            OpCode::GetAcl => Request::GetAcl { path: path(input)? },
             OpCode::SetAcl => {
                 Request::SetAcl { path: validated(input)?, acl: AclVector::decode(input)?, version: input.i32()? }
             }
-            OpCode::GetChildren => {
-                Request::GetChildren { path: input.string()?, watch: input.bool()?, with_stat: false }
-            }
-            OpCode::GetChildren2 => {
-                Request::GetChildren { path: input.string()?, watch: input.bool()?, with_stat: true }
-            }
-            OpCode::Sync => Request::Sync { path: input.string()? },
+            OpCode::GetChildren => Request::GetChildren { path: path(input)?, watch: input.bool()?, with_stat: false },
+            OpCode::GetChildren2 => Request::GetChildren { path: path(input)?, watch: input.bool()?, with_stat: true },
+            OpCode::Sync => Request::Sync { path: path(input)? },
             OpCode::Ping => Request::Ping,
             // A check on its own could corrupt state in old servers (ZOOKEEPER-2623); new ones do not know it.
             OpCode::Check => return Err(RequestError::Unimplemented(op)),
             OpCode::Multi => Request::Multi(Self::decode_multi(input, false)?),
             OpCode::MultiRead => Request::MultiRead(Self::decode_multi(input, true)?),
             OpCode::CheckWatches => {
-                Request::CheckWatches { path: input.string()?, kind: WatcherType::from_wire(input.i32()?)? }
+                Request::CheckWatches { path: path(input)?, kind: WatcherType::from_wire(input.i32()?)? }
             }
             OpCode::RemoveWatches => {
-                Request::RemoveWatches { path: input.string()?, kind: WatcherType::from_wire(input.i32()?)? }
+                Request::RemoveWatches { path: path(input)?, kind: WatcherType::from_wire(input.i32()?)? }
             }
             OpCode::Auth => {
                 input.i32()?;
@@ -329,11 +373,10 @@ impl<'a> Request<'a> {
                     auth: input.buffer()?.unwrap_or_default(),
                 }
             }
+            OpCode::Sasl => Request::Sasl { token: input.buffer()?.unwrap_or_default() },
             OpCode::SetWatches => Request::SetWatches(Self::decode_set_watches(input, false)?),
             OpCode::SetWatches2 => Request::SetWatches(Self::decode_set_watches(input, true)?),
-            OpCode::AddWatch => {
-                Request::AddWatch { path: input.string()?, mode: AddWatchMode::from_wire(input.i32()?)? }
-            }
+            OpCode::AddWatch => Request::AddWatch { path: path(input)?, mode: AddWatchMode::from_wire(input.i32()?)? },
             OpCode::CloseSession => Request::CloseSession,
         })
     }
@@ -369,8 +412,7 @@ impl<'a> Request<'a> {
     /// The operation code that this request travels under.
     pub fn op_code(&self) -> OpCode {
         match self {
-            Request::Create(create) if create.with_stat => OpCode::Create2,
-            Request::Create(_) => OpCode::Create,
+            Request::Create(create) => create.op_code(),
             Request::Delete { .. } => OpCode::Delete,
             Request::Exists { .. } => OpCode::Exists,
             Request::GetData { .. } => OpCode::GetData,
@@ -386,6 +428,7 @@ impl<'a> Request<'a> {
             Request::CheckWatches { .. } => OpCode::CheckWatches,
             Request::RemoveWatches { .. } => OpCode::RemoveWatches,
             Request::Auth { .. } => OpCode::Auth,
+            Request::Sasl { .. } => OpCode::Sasl,
             Request::SetWatches(_) => OpCode::SetWatches2,
             Request::AddWatch { .. } => OpCode::AddWatch,
             Request::CloseSession => OpCode::CloseSession,
@@ -436,6 +479,7 @@ impl<'a> Request<'a> {
                 out.string(scheme);
                 out.buffer(Some(auth));
             }
+            Request::Sasl { token } => out.buffer(Some(token)),
             Request::SetWatches(watches) => {
                 out.i64(watches.relative_zxid);
                 for list in
@@ -481,6 +525,31 @@ impl<'a> StringVector<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Java puts U+FFFD for what is not UTF-8 and goes on: a write is then refused for its path, and a read finds no node. Ours
+    /// answered that the request cannot be read.
+    #[test]
+    fn path_that_is_no_utf8_makes_the_request_unreadable() {
+        for bytes in [&b"/\xe9"[..], b"/\xed\xa0\x80", b"\xff", b"/a\xc3"] {
+            let mut body = Vec::new();
+            let mut out = Output::new(&mut body);
+            out.buffer(Some(bytes));
+            out.i32(-1); // delete, check: any version; reads: a watch
+            for op in
+                [OpCode::Delete, OpCode::Exists, OpCode::GetData, OpCode::GetChildren, OpCode::GetAcl, OpCode::Sync]
+            {
+                let request = Request::decode(op.wire(), &body).unwrap();
+                let mut frame = Vec::new();
+                request.encode_frame(0, &mut frame);
+                let shown = format!("{request:?}");
+                assert!(shown.contains(UNREADABLE_PATH), "{op:?} {bytes:?}: {shown}");
+            }
+            assert_eq!(
+                MultiOp::decode(OpCode::Check.wire(), &mut Input::new(&body)).unwrap(),
+                MultiOp::Check { path: UNREADABLE_PATH, version: -1 }
+            );
+        }
+    }
 
     /// ZooKeeper reads a null path and leaves it to the validation of writes, which says BADARGUMENTS, where ours called the
     /// whole request unreadable. One operation was forgotten when the others were mended, so all of them stand here.

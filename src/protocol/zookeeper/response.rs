@@ -4,7 +4,7 @@
 //! the header and then the body of the operation that it asked for. An error reply has no body, except that a failed multi
 //! answers with header error 0 and an error in every slot.
 
-use super::{Acl, ErrorCode, OpCode, Stat};
+use super::{Acl, ErrorCode, Frame, FrameReader, OpCode, Stat, xid};
 use crate::base::Zxid;
 use crate::protocol::jute::{Input, JuteError, Output};
 
@@ -36,6 +36,20 @@ impl ReplyHeader {
     pub fn decode(input: &mut Input<'_>) -> Result<ReplyHeader, JuteError> {
         Ok(ReplyHeader { xid: input.i32()?, zxid: input.i64()?, error: input.i32()? })
     }
+}
+
+/// Bytes of the replies among `frames`, whole frames behind the handshake's: what ZooKeeper calls `response_bytes`. Lengths do not
+/// count, nor do events, and neither does what ZooKeeper answers in passing, pings and proofs of identity.
+pub fn reply_bytes(frames: &[u8]) -> u64 {
+    let mut reader = FrameReader::new(frames, i32::MAX as usize);
+    let mut bytes = 0;
+    while let Ok(Some(Frame { body })) = reader.next() {
+        let counts = body
+            .first_chunk()
+            .is_some_and(|first| !matches!(i32::from_be_bytes(*first), xid::NOTIFICATION | xid::PING | xid::AUTH));
+        bytes += if counts { body.len() as u64 } else { 0 };
+    }
+    bytes
 }
 
 /// The result of one sub-operation of a successful multi.
@@ -81,6 +95,8 @@ pub enum Reply<'a> {
     Multi(Vec<MultiResult<'a>>),
     /// addWatch: a 32-bit error even on success.
     AddWatch,
+    /// sasl: null when there is nothing more to say.
+    Sasl(Option<&'a [u8]>),
 }
 
 impl<'a> Reply<'a> {
@@ -126,6 +142,7 @@ impl<'a> Reply<'a> {
                 MultiResult::encode_end(out);
             }
             Reply::AddWatch => out.i32(0),
+            Reply::Sasl(token) => out.buffer(*token),
         }
     }
 
@@ -133,7 +150,7 @@ impl<'a> Reply<'a> {
     pub fn decode(op: OpCode, input: &mut Input<'a>) -> Result<Reply<'a>, JuteError> {
         Ok(match op {
             OpCode::Create | OpCode::Sync => Reply::Path(input.string()?),
-            OpCode::Create2 => Reply::PathAndStat(input.string()?, Stat::decode(input)?),
+            OpCode::Create2 | OpCode::CreateTtl => Reply::PathAndStat(input.string()?, Stat::decode(input)?),
             OpCode::Exists | OpCode::SetData | OpCode::SetAcl => Reply::Stat(Stat::decode(input)?),
             OpCode::GetData => Reply::Data(input.buffer()?, Stat::decode(input)?),
             OpCode::GetAcl => {
@@ -147,6 +164,7 @@ impl<'a> Reply<'a> {
                 input.i32()?;
                 Reply::AddWatch
             }
+            OpCode::Sasl => Reply::Sasl(input.buffer()?),
             OpCode::Delete
             | OpCode::Ping
             | OpCode::Check

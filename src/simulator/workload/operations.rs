@@ -127,6 +127,7 @@ impl Piece {
                 acl: AclVector::from_acls(&self.acl, &mut self.acl_bytes),
                 flags: self.flags,
                 with_stat: self.with_stat,
+                ttl_ms: None,
             }),
             1 => MultiOp::Delete { path: self.path, version: self.version },
             2 => MultiOp::SetData { path: self.path, data, version: self.version },
@@ -154,7 +155,8 @@ fn write(prng: &mut Prng, xid: i32, frame: &mut Vec<u8>) {
             let acl = if prng.percent(70) { vec![Acl::open()] } else { acl };
             let acl = AclVector::from_acls(&acl, &mut scratch);
             let with_stat = prng.percent(30);
-            Request::Create(Create { path, data: data.as_deref(), acl, flags, with_stat }).encode_frame(xid, frame);
+            Request::Create(Create { path, data: data.as_deref(), acl, flags, with_stat, ttl_ms: None })
+                .encode_frame(xid, frame);
             return;
         }
         1 => Request::Delete { path: path(prng), version: version(prng) },

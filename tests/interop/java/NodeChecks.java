@@ -1,3 +1,5 @@
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
@@ -35,7 +37,21 @@ final class NodeChecks {
         Suite.CHECKS.put("multi: transaction builder, asynchronous", NodeChecks::transaction);
         Suite.CHECKS.put("multiRead: data, children and errors", NodeChecks::multiRead);
         Suite.CHECKS.put("sync", NodeChecks::sync);
+        Suite.CHECKS.put("path: the table of the server's test is Apache's", NodeChecks::pathTable);
+        Suite.CHECKS.put("numbers: the table of the configuration's test is Java's", NodeChecks::numberTable);
         Suite.CHECKS.put("asynchronous pipelining: callbacks in order", NodeChecks::pipelining);
+    }
+
+    private static void pathTable(Suite t) throws Exception {
+        Suite.expect(tableFile("ringkeeper.path.table"), PathTable.table());
+    }
+
+    private static void numberTable(Suite t) throws Exception {
+        Suite.expect(tableFile("ringkeeper.number.table"), NumberTable.table());
+    }
+
+    private static List<String> tableFile(String property) throws Exception {
+        return Files.readAllLines(Path.of(System.getProperty(property)));
     }
 
     private static void createModes(Suite t) throws Exception {

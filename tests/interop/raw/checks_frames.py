@@ -404,6 +404,47 @@ def _(t):
     expect(t.client().exists(later)[0], z.NO_NODE)
 
 
+# ---- features that are off -----------------------------------------------------------------------------------
+
+
+@table(
+    "createTTL without extended types: an error with a zxid of its own, and the connection goes on",
+    [
+        ("TTL", 5, 1000, z.UNIMPLEMENTED),
+        ("sequential TTL", 6, 1000, z.UNIMPLEMENTED),
+        ("TTL of no time", 5, -1, z.UNIMPLEMENTED),
+        ("another kind of node", 0, 1000, z.BAD_ARGUMENTS),
+        ("an unknown kind of node", 99, 1000, z.BAD_ARGUMENTS),
+    ],
+)
+def _(t, flags, ttl_ms, err):
+    client = t.client()
+    last = client.ping().zxid
+    reply = client.call(z.CREATE_TTL, z.create_ttl(t.name(), flags=flags, ttl_ms=ttl_ms))
+    expect((reply.zxid, reply.err, reply.body), (last + 1, err, b""))
+    expect(client.exists("/")[0], 0)
+
+
+@check("createTTL in a multi without extended types: it fails in its slot")
+def _(t):
+    client = t.client()
+    path = t.name()
+    _, entries = client.multi(
+        (z.CREATE, z.create(path)), (z.CREATE_TTL, z.create_ttl(path + "/a")), (z.CHECK, z.path_version("/"))
+    )
+    expect([err for _, err, _ in entries], [0, z.UNIMPLEMENTED, z.RUNTIME_INCONSISTENCY])
+    _, entries = client.multi((z.CREATE_TTL, z.create_ttl(path, flags=z.EPHEMERAL)))
+    expect(entries, [(z.CREATE, 0, path)])
+
+
+@table("sasl without a configuration: an empty token, and the connection goes on", [("empty", b""), ("some", b"token")])
+def _(t, token):
+    client = t.client()
+    client.send(z.SASL, z.sasl(token), 7)
+    expect(client.read_frame(), i32(7) + i64(0) + i32(0) + i32(-1))
+    expect(client.exists("/")[0], 0)
+
+
 # ---- error replies -------------------------------------------------------------------------------------------
 
 

@@ -83,12 +83,18 @@ CREATE_PATHS = [
     ("U+FFEF", "{}/a\uffefb", 0),
     ("U+FFF0", "{}/a\ufff0b", BAD),
     ("U+FFFF", "{}/a\uffffb", BAD),
+    ("U+10000: two surrogates in Java", "{}/a\U00010000b", BAD),
+    ("U+1F600", "{}/\U0001f600", BAD),
+    ("U+10FFFF", "{}/a\U0010ffff", BAD),
+    ("U+1F600 in a parent: it is missing", "{}/\U0001f600/a", z.NO_NODE),
+    ("bytes that are not UTF-8", b"/a\xe9", BAD),
+    ("a surrogate as UTF-8", b"/\xed\xa0\x80", BAD),
     ("backslash, quotes, percent", "{}/a\\\"'%", 0),
 ]
 
 
 def formed(client, t, path):
-    return path.format(t.node(client)) if path and "{}" in path else path
+    return path.format(t.node(client)) if isinstance(path, str) and "{}" in path else path
 
 
 @table("create: path", CREATE_PATHS)
@@ -110,6 +116,8 @@ def _(t, path, err):
         ("..", "{}/..", 0),
         ("empty part", "{}//a", z.NO_NODE),
         ("U+0001", "{}/\u0001", BAD),
+        ("U+1F600", "{}/\U0001f600", BAD),
+        ("bytes that are not UTF-8", b"/\xe9", BAD),
     ],
 )
 def _(t, path, err):
@@ -129,6 +137,8 @@ def _(t, path, err):
         ("empty part", "{}//b", BAD),
         (".", "{}/.", BAD),
         ("NUL", "{}\0", BAD),
+        ("U+1F600", "{}/\U0001f600", BAD),
+        ("bytes that are not UTF-8", b"/\xe9", BAD),
         ("missing", "{}/none", z.NO_NODE),
     ],
 )
@@ -147,6 +157,8 @@ def _(t, path, err):
         ("trailing slash", "{}/", z.NO_NODE),
         ("empty part", "{}//b", z.NO_NODE),
         ("NUL", "{}/a\0", BAD),
+        ("U+1F600", "{}/\U0001f600", z.NO_NODE),
+        ("bytes that are not UTF-8", b"/\xe9", z.NO_NODE),
         ("missing parent", "{}/no/no", z.NO_NODE),
     ],
 )
@@ -162,7 +174,29 @@ def _(t, path):
     expect(t.client().delete(path)[0], BAD)
 
 
-READ_PATHS = [("relative", "a"), ("trailing slash", "/zookeeper/"), ("two slashes", "//")]
+READ_PATHS = [
+    ("relative", "a"),
+    ("trailing slash", "/zookeeper/"),
+    ("two slashes", "//"),
+    ("U+1F600", "/\U0001f600"),
+    ("bytes that are not UTF-8", b"/\xe9"),
+]
+
+
+@table("a path that no node can have: nothing is created", [("U+1F600", "\U0001f600"), ("U+E000", "\ue000")])
+def _(t, name):
+    client = t.client()
+    parent = t.node(client)
+    path = f"{parent}/{name}"
+    expect(client.create(path)[0], BAD, "create")
+    expect(client.ask(z.CREATE2, z.create(path))[0], BAD, "create2")
+    expect(client.create(path, flags=z.EPHEMERAL | z.SEQUENTIAL)[0], BAD, "create sequential")
+    first, kind = (z.CREATE, z.create(parent + "/first")), z.BAD_ARGUMENTS
+    for op in ((z.CREATE, z.create(path)), (z.SET_DATA, z.set_data(path)), (z.CHECK, z.path_version(path))):
+        _, entries = client.multi(first, op)
+        expect([err for _, err, _ in entries], [0, kind], f"multi with opcode {op[0]}")
+    expect(client.children(parent), (0, []))
+    expect(client.stat(parent).cversion, 0)
 
 
 @table("reads: no such path", READ_PATHS)

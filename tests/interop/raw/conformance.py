@@ -27,6 +27,7 @@ SUITES = (
     "checks_removal",
     "checks_setwatches",
     "checks_order",
+    "checks_mntr",
 )
 TOTAL_SECONDS_MAX = 300
 

@@ -21,7 +21,7 @@ use super::own_changes::OwnChanges;
 use super::prep::{AclCache, Prep, Stop};
 use super::proposals::Proposals;
 use super::txn::{TxnHeader, TxnWriter};
-use crate::base::{ConnectionId, SessionId, ShardId, Zxid, coverage, planted};
+use crate::base::{SessionId, ShardId, Zxid, coverage, planted};
 use crate::coordination::auth::AuthConfig;
 use crate::coordination::session::{ExpiryQueue, Session, SessionIds, SessionTable};
 use crate::coordination::tree::{NodeImage, ShardMap};
@@ -117,6 +117,8 @@ pub struct Sequencer {
     proposals: Proposals,
     marks: VecDeque<Mark>,
     refusing: bool,
+    /// Sessions whose end was queued because nobody heard of them.
+    expired_sessions: u64,
 }
 
 impl Sequencer {
@@ -154,6 +156,7 @@ impl Sequencer {
             proposals: Proposals::default(),
             marks: VecDeque::new(),
             refusing: false,
+            expired_sessions: 0,
         }
     }
 
@@ -234,6 +237,11 @@ impl Sequencer {
         }
     }
 
+    /// How many sessions this server has ended because nobody heard of them.
+    pub fn expired_sessions(&self) -> u64 {
+        self.expired_sessions
+    }
+
     /// A turn of the clock: sessions that were not heard of are put in the queue to be closed. Deliver queued touches first
     /// (rule B13).
     pub fn tick(&mut self, now_ms: i64) {
@@ -245,7 +253,10 @@ impl Sequencer {
             match self.sessions.get(session) {
                 // It stays known and due until there is room for its end.
                 Some(known) if self.refusing => self.expiry.start(session, known.timeout_ms, now_ms),
-                Some(_) => self.enqueue(Asked::Expire(session)),
+                Some(_) => {
+                    self.expired_sessions += 1;
+                    self.enqueue(Asked::Expire(session));
+                }
                 None => {}
             }
         }
@@ -540,11 +551,6 @@ impl Sequencer {
         if !marks.is_empty() {
             out.messages.push((Target::All, ToShard::Batch(Batch { txns: Bytes::new(), marks })));
         }
-    }
-
-    /// The connection that a session is on, as the proposals leave it.
-    pub fn connection_of(&self, session: SessionId) -> Option<ConnectionId> {
-        self.sessions.get(session).map(|session| session.connection)
     }
 }
 

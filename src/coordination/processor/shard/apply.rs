@@ -241,6 +241,7 @@ impl Shard {
         let number = self.own_number(request.connection)?;
         let connection = self.connections.get_mut(&number)?;
         let unanswered = connection.unanswered.pop_front_if(|front| front.sequence == request.sequence)?;
+        self.outstanding -= 1;
         Self::answered(connection, self.now_us.saturating_sub(unanswered.since_us), &mut self.resumed, out);
         Some((connection, unanswered.xid, unanswered.expected))
     }
@@ -273,6 +274,7 @@ impl Shard {
             Self::mark_dirty(connection, out);
         }
         connection.unanswered.pop_front();
+        self.outstanding -= 1;
         Self::answered(connection, latency_us, &mut self.resumed, out);
         if let Some(read_only) = connects {
             self.connected(number, txn, read_only, out)?;
@@ -294,6 +296,9 @@ impl Shard {
         let session = txn.header.session;
         let timeout_ms = self.sessions.get(session).ok_or(MalformedTxn)?.timeout_ms;
         let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
+        if connection.session != SessionId::NONE {
+            self.counters.connection_revalidations += 1;
+        }
         connection.state = ConnectionState::Open;
         connection.session = session;
         connection.timeout_ms = timeout_ms;
@@ -323,9 +328,11 @@ impl Shard {
                 Self::mark_dirty(connection, out);
             }
             (MarkAnswer::SessionGone, Expected::Connect { read_only }) => {
+                connection.packets_sent += 1;
                 connection.output.append(zxid, |buffer| {
                     ConnectResponse::session_gone(read_only).encode_frame(buffer);
                 });
+                self.counters.connection_revalidations += 1;
                 self.close_when_drained(number, out);
             }
             (MarkAnswer::Refused(code), _) => {
@@ -369,15 +376,11 @@ impl Shard {
     /// An error in place of a reply, for a request that did not need agreement.
     pub(super) fn reply_error(&mut self, number: u64, xid: i32, zxid: i64, code: ErrorCode, out: &mut ShardOutputs) {
         let applied = self.applied;
+        out.latencies_us.push(self.now_us.saturating_sub(self.asked_us));
         if let Some(connection) = self.connections.get_mut(&number) {
             connection.packets_sent += 1;
             connection.output.append(applied, |buffer| Reply::encode_error_frame(xid, zxid, code, buffer));
             Self::mark_dirty(connection, out);
         }
-    }
-
-    /// The session that a connection serves.
-    pub fn session_of(&self, number: u64) -> Option<SessionId> {
-        self.connections.get(&number).map(|connection| connection.session)
     }
 }

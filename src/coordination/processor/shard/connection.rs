@@ -32,6 +32,8 @@ pub(super) struct Held {
     pub body: Box<[u8]>,
     /// Later writes of the connection must not be forwarded before it.
     pub barrier: bool,
+    /// When it was read.
+    pub since_us: u64,
 }
 
 /// How the reply to a request that needs agreement looks.
@@ -55,7 +57,7 @@ pub(super) struct Unanswered {
     pub sequence: u64,
     pub xid: i32,
     pub expected: Expected,
-    /// When it took its turn.
+    /// When it was read.
     pub since_us: u64,
 }
 

@@ -37,6 +37,7 @@ use crate::coordination::auth::AuthConfig;
 use crate::coordination::session::SessionTable;
 use crate::coordination::tree::{DataTree, NodeImage, ShardMap};
 use crate::coordination::watch::{Fired, WatchTable};
+use crate::metrics::Counters;
 use ahash::AHashMap;
 use connection::Connection;
 use core::net::IpAddr;
@@ -71,6 +72,8 @@ pub struct ShardConfig {
     pub output_bytes_max: usize,
     /// Output of one connection above which it is cut off: events come whether or not its client reads.
     pub output_bytes_limit: usize,
+    /// Requests outstanding on the whole server above which a connection that has some is not read (`globalOutstandingLimit`).
+    pub outstanding_requests_max: usize,
     /// What may be kept of other shards' records, so that reads need not ask for them.
     pub read_cache_bytes_max: usize,
 }
@@ -84,7 +87,7 @@ pub struct ShardOutputs {
     pub to_peers: Vec<(ShardId, PeerMessage)>,
     /// Connections that have bytes to send or are finished.
     pub dirty: Vec<u64>,
-    /// How long requests that needed agreement took, from their turn to their reply.
+    /// How long requests took, from when they were read to their reply.
     pub latencies_us: Vec<u64>,
     /// Of the last pack of requests for the sequencer.
     pack_size: PackSize,
@@ -136,6 +139,14 @@ pub struct Shard {
     fired: Vec<Fired>,
     /// The driver's clock, for latencies.
     now_us: u64,
+    /// When the request was read whose turn it is.
+    asked_us: u64,
+    /// Requests that wait or are under way. Invariant: the sum over `connections`.
+    outstanding: usize,
+    /// The same on the other shards, as the driver last heard.
+    outstanding_elsewhere: usize,
+    /// What happened so far: of the traffic, that of connections that are gone.
+    counters: Counters,
     /// Sessions that were heard of on connections that are gone, and not reported yet.
     heard: Vec<SessionId>,
 }
@@ -165,6 +176,10 @@ impl Shard {
             resumed: Vec::new(),
             fired: Vec::new(),
             now_us: 0,
+            asked_us: 0,
+            outstanding: 0,
+            outstanding_elsewhere: 0,
+            counters: Counters::default(),
             heard: Vec::new(),
         };
         shard.forget_history();
@@ -222,14 +237,26 @@ impl Shard {
         &self.watches
     }
 
-    /// Number of its connections.
-    pub fn connections_len(&self) -> usize {
-        self.connections.len()
-    }
-
     /// Requests that wait or are under way.
     pub fn outstanding_requests(&self) -> usize {
-        self.connections.values().map(Connection::requests).sum()
+        self.outstanding
+    }
+
+    /// Requests that wait or are under way on all other shards together.
+    pub fn set_outstanding_elsewhere(&mut self, requests: usize) {
+        self.outstanding_elsewhere = requests;
+    }
+
+    /// What it has counted, its open connections included.
+    pub fn counters(&self) -> Counters {
+        debug_assert_eq!(self.outstanding, self.connections.values().map(Connection::requests).sum::<usize>());
+        let mut counters = self.counters.clone();
+        for connection in self.connections.values() {
+            counters.packets_received += connection.packets_received;
+            counters.packets_sent += connection.packets_sent;
+        }
+        counters.outstanding_requests = self.outstanding as u64;
+        counters
     }
 
     /// The name of a connection of this shard in transactions.
@@ -248,14 +275,20 @@ impl Shard {
     /// The client is gone: its watches go, its session stays, and its timeout runs from when it was last heard of.
     pub fn disconnect(&mut self, number: u64) {
         self.watches.remove_connection(number);
-        let gone = self.connections.remove(&number);
-        self.heard.extend(gone.filter(|connection| connection.touched).map(|connection| connection.session));
+        let Some(gone) = self.connections.remove(&number) else { return };
+        self.outstanding -= gone.requests();
+        self.counters.packets_received += gone.packets_received;
+        self.counters.packets_sent += gone.packets_sent;
+        self.heard.extend(gone.touched.then_some(gone.session));
     }
 
-    /// True when the connection's socket should be read: neither its requests nor its output have piled up.
+    /// True when the connection's socket should be read: neither its requests nor its output have piled up, and while the whole
+    /// server has more than its share to do, its own requests are answered first. The replies to them let it go on.
     pub fn wants_bytes(&self, number: u64) -> bool {
+        let crowded = self.outstanding + self.outstanding_elsewhere > self.config.outstanding_requests_max;
         self.connections.get(&number).is_some_and(|connection| {
-            connection.requests() < self.config.requests_per_connection_max
+            !(crowded && connection.requests() > 0)
+                && connection.requests() < self.config.requests_per_connection_max
                 && connection.output_bytes_expected() < self.config.output_bytes_max
         })
     }
@@ -326,6 +359,7 @@ impl Shard {
         if !touched.is_empty() {
             out.to_sequencer.push(ToSequencer::Touched(touched));
         }
+        self.counters.sessionless_connections_expired += late.len() as u64;
         late.sort();
         for number in late {
             self.close_now(number, out);
@@ -374,6 +408,7 @@ impl Shard {
     fn close_now(&mut self, number: u64, out: &mut ShardOutputs) {
         self.watches.remove_connection(number);
         if let Some(connection) = self.connections.get_mut(&number) {
+            self.outstanding -= connection.requests();
             connection.close_now();
             Self::mark_dirty(connection, out);
         }
@@ -383,6 +418,7 @@ impl Shard {
     fn cut_off(&mut self, number: u64, out: &mut ShardOutputs) {
         self.watches.remove_connection(number);
         if let Some(connection) = self.connections.get_mut(&number) {
+            self.outstanding -= connection.requests();
             connection.cut_off();
             // Also when it is dirty already: whoever has put it aside because its socket takes nothing must look again.
             connection.dirty = true;
@@ -394,6 +430,7 @@ impl Shard {
     fn close_when_drained(&mut self, number: u64, out: &mut ShardOutputs) {
         self.watches.remove_connection(number);
         if let Some(connection) = self.connections.get_mut(&number) {
+            self.outstanding -= connection.requests();
             connection.close_when_drained();
             Self::mark_dirty(connection, out);
         }

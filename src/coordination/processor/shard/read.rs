@@ -23,6 +23,8 @@ pub(super) struct Gather {
     pub place: PlaceId,
     /// Parts that are not answered yet.
     pub missing: usize,
+    /// When the request was read.
+    pub since_us: u64,
     pub asked: Asked,
 }
 
@@ -160,7 +162,7 @@ impl Shard {
             self.watches.arm(number, *kind, node_path, Some(*tag));
         }
         let asked = Asked::One { kind, watch, result: None };
-        let gather = Gather { connection: number, xid, position, place, missing: 1, asked };
+        let gather = Gather { connection: number, xid, position, place, missing: 1, since_us: self.asked_us, asked };
         let id = self.gather(gather);
         self.ask_peer(owner, id, 0, kind, smallvec![path::canonical(node_path).into()], out);
     }
@@ -200,6 +202,7 @@ impl Shard {
             })
         };
         connection.packets_sent += 1;
+        out.latencies_us.push(self.now_us.saturating_sub(self.asked_us));
         Self::mark_dirty(connection, out);
         Some(error)
     }
@@ -229,12 +232,14 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         if remote.is_empty() {
             connection.packets_sent += 1;
+            out.latencies_us.push(self.now_us.saturating_sub(self.asked_us));
             connection.output.append(position, |buffer| encode_multi_read(xid, position, &slots, buffer));
             return Self::mark_dirty(connection, out);
         }
         let place = connection.output.reserve();
         let asked = Asked::Multi { slots };
-        let gather = Gather { connection: number, xid, position, place, missing: remote.len(), asked };
+        let gather =
+            Gather { connection: number, xid, position, place, missing: remote.len(), since_us: self.asked_us, asked };
         let id = self.gather(gather);
         for (owner, slot, kind, node_path) in remote {
             self.ask_peer(owner, id, slot as u32, kind, smallvec![node_path.into()], out);
@@ -337,7 +342,7 @@ impl Shard {
 
     fn finish_gather(&mut self, id: u32, out: &mut ShardOutputs) {
         let Some(gather) = self.gathers.remove(&id) else { return };
-        let Gather { connection: number, xid, position, place, asked, .. } = gather;
+        let Gather { connection: number, xid, position, place, asked, since_us, .. } = gather;
         let position = if planted::is("a7-header-zxid-of-home") { self.applied } else { position };
         let mut bytes = Vec::new();
         match asked {
@@ -365,6 +370,7 @@ impl Shard {
         }
         let Some(connection) = self.connections.get_mut(&number) else { return };
         connection.packets_sent += 1;
+        out.latencies_us.push(self.now_us.saturating_sub(since_us));
         connection.output.fill(place, position, bytes);
         let resumes = !connection.output.has_unfilled() && connection.can_resume();
         Self::mark_dirty(connection, out);

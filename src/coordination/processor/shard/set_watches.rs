@@ -101,6 +101,8 @@ impl Shard {
             let mut bytes = Vec::new();
             self.finish_set_watches(number, xid, position, &asked, &mut bytes);
             if let Some(connection) = self.connections.get_mut(&number) {
+                connection.packets_sent += 1;
+                out.latencies_us.push(self.now_us.saturating_sub(self.asked_us));
                 connection.output.fill(place, position, bytes);
                 Self::mark_dirty(connection, out);
             }
@@ -112,7 +114,8 @@ impl Shard {
         };
         let paths: Vec<Vec<Box<str>>> = asked.questions.iter().map(paths_of).collect();
         let asked = Asked::Watches(asked);
-        let id = self.gather(Gather { connection: number, xid, position, place, missing: owners.len(), asked });
+        let (missing, since_us) = (owners.len(), self.asked_us);
+        let id = self.gather(Gather { connection: number, xid, position, place, missing, since_us, asked });
         for (slot, (owner, paths)) in owners.into_iter().zip(paths).enumerate() {
             self.ask_peer(owner, id, slot as u32, ReadKind::Brief, paths.into(), out);
         }
@@ -132,6 +135,9 @@ impl Shard {
             if let Some(kind) = event {
                 coverage::mark("catch-up-event");
                 WatcherEvent { kind, path: &entry.path }.encode_frame(None, bytes);
+                if let Some(connection) = self.connections.get_mut(&number) {
+                    connection.packets_sent += 1;
+                }
             }
             self.settle_watch(number, entry.kind(), &entry.path, entry.tag, event.is_none());
         }

@@ -8,8 +8,8 @@ use crate::coordination::session::password;
 use crate::coordination::watch::WatchKind;
 use crate::protocol::jute::Input;
 use crate::protocol::zookeeper::{
-    AddWatchMode, ConnectRequest, ConnectResponse, ErrorCode, FrameError, FrameReader, Reply, ReplyHeader, Request,
-    RequestError, RequestHeader, WatcherType, xid as special_xid,
+    AddWatchMode, ConnectRequest, ConnectResponse, ErrorCode, FrameError, FrameReader, Reply, Request, RequestError,
+    RequestHeader, WatcherType, xid as special_xid,
 };
 use bytes::Bytes;
 
@@ -101,6 +101,7 @@ impl Shard {
 
     fn handshake(&mut self, number: u64, body: &[u8], out: &mut ShardOutputs) {
         let Ok(request) = ConnectRequest::decode(body) else { return self.close_now(number, out) };
+        self.counters.connection_requests += 1;
         let (min, max) = (self.config.session_timeout_ms_min, self.config.session_timeout_ms_max);
         let timeout_ms = u32::try_from(request.timeout_ms).unwrap_or(0).clamp(min, max);
         let session = SessionId(request.session_id);
@@ -109,7 +110,9 @@ impl Shard {
         // The password first: an attempt with a wrong one must not disturb the session's connection.
         if session != SessionId::NONE && request.password != password(session) {
             let applied = self.applied;
+            self.counters.connection_revalidations += 1;
             if let Some(connection) = self.connections.get_mut(&number) {
+                connection.packets_sent += 1;
                 connection.output.append(applied, |buffer| {
                     ConnectResponse::session_gone(read_only).encode_frame(buffer);
                 });
@@ -138,6 +141,7 @@ impl Shard {
         if passes {
             coverage::mark("write-passed-waiting-reads");
         }
+        self.asked_us = self.now_us;
         let turn = if first || passes {
             self.take_turn(number, sequence, released, &parsed, out)
         } else {
@@ -152,7 +156,8 @@ impl Shard {
         }
         if let Some(connection) = self.connections.get_mut(&number) {
             let barrier = !parsed.is_some_and(|parsed| parsed.lets_writes_pass());
-            connection.hold(Held { sequence, released, body: body.into(), barrier });
+            connection.hold(Held { sequence, released, body: body.into(), barrier, since_us: self.now_us });
+            self.outstanding += 1;
         }
     }
 
@@ -165,6 +170,7 @@ impl Shard {
                 return;
             }
             let Some(held) = connection.take_held() else { return };
+            self.outstanding -= 1;
             if !self.take_held_turn(number, held, out) {
                 return;
             }
@@ -182,6 +188,7 @@ impl Shard {
             && connection.waiting.front().is_some_and(|held| held.sequence < request.sequence)
             && let Some(held) = connection.take_held()
         {
+            self.outstanding -= 1;
             coverage::mark("read-served-before-own-write");
             // What the read waits for was released before the write was forwarded, so its zxid is lower.
             if !self.take_held_turn(number, held, out) {
@@ -193,6 +200,7 @@ impl Shard {
 
     /// A request that has waited tries again; if it must wait on, it is the first again.
     fn take_held_turn(&mut self, number: u64, held: Held, out: &mut ShardOutputs) -> bool {
+        self.asked_us = held.since_us;
         let turn = self.take_turn(number, held.sequence, held.released, &Parsed::new(&held.body), out);
         if turn == Turn::Taken {
             return true;
@@ -202,6 +210,7 @@ impl Shard {
         }
         if let Some(connection) = self.connections.get_mut(&number) {
             connection.hold_again(held);
+            self.outstanding += 1;
         }
         false
     }
@@ -283,8 +292,11 @@ impl Shard {
         record: &[u8],
         out: &mut ShardOutputs,
     ) {
-        let (boot, shard, since_us) = (self.config.boot, self.config.id, self.now_us);
+        let (boot, shard) = (self.config.boot, self.config.id);
+        // The handshake is no request that waits.
+        let since_us = if sequence == 0 { self.now_us } else { self.asked_us };
         let Some(connection) = self.connections.get_mut(&number) else { return };
+        self.outstanding += 1;
         connection.unanswered.push_back(Unanswered { sequence, xid, expected, since_us });
         let id = RequestId { connection: ConnectionId { boot, shard, number }, sequence };
         let (session, identities) = (connection.session, connection.identities.clone());
@@ -322,6 +334,8 @@ impl Shard {
             }
             Request::RemoveWatches { path, kind } => self.remove_watches(number, xid, path, *kind, out),
             Request::Auth { scheme, auth } => self.authenticate(number, xid, scheme, auth, out),
+            // Nobody has configured SASL: there is nothing to prove and no more to say, and clients go on without it.
+            Request::Sasl { .. } => self.reply_aside(number, xid, &Reply::Sasl(None), out),
             Request::Create(_)
             | Request::Delete { .. }
             | Request::SetData { .. }
@@ -345,9 +359,19 @@ impl Shard {
         }
     }
 
+    /// The reply to a request that concerns the connection alone: it carries no position, and ZooKeeper does not time it.
+    fn reply_aside(&mut self, number: u64, xid: i32, reply: &Reply<'_>, out: &mut ShardOutputs) {
+        if let Some(connection) = self.connections.get_mut(&number) {
+            connection.packets_sent += 1;
+            connection.output.append(Zxid::ZERO, |buffer| reply.encode_frame(xid, Zxid::ZERO, buffer));
+            Self::mark_dirty(connection, out);
+        }
+    }
+
     /// A reply that needs no record: it carries the position of its turn.
     fn reply_local(&mut self, number: u64, xid: i32, reply: &Reply<'_>, out: &mut ShardOutputs) {
         let applied = self.applied;
+        out.latencies_us.push(self.now_us.saturating_sub(self.asked_us));
         if let Some(connection) = self.connections.get_mut(&number) {
             connection.packets_sent += 1;
             connection.output.append(applied, |buffer| reply.encode_frame(xid, applied, buffer));
@@ -360,12 +384,7 @@ impl Shard {
         match self.config.auth.authenticate(scheme, auth, &connection.identities) {
             Ok(identities) => {
                 connection.identities = identities;
-                connection.packets_sent += 1;
-                connection.output.append(Zxid::ZERO, |buffer| {
-                    crate::protocol::jute::Output::new(buffer)
-                        .framed(|out| ReplyHeader { xid, zxid: 0, error: 0 }.encode(out));
-                });
-                Self::mark_dirty(connection, out);
+                self.reply_aside(number, xid, &Reply::Empty, out);
             }
             Err(_) => {
                 self.reply_error(number, xid, 0, ErrorCode::AuthFailed, out);
