@@ -40,8 +40,8 @@ pub const SNAP_SIZE_LIMIT_KIB_DEFAULT: u64 = 4 * 1_024 * 1_024;
 /// `preAllocSize`: log bytes made ready ahead of the writer. A quarter of ZooKeeper's default: here they are written over with
 /// zeros, and then recycled.
 pub const PRE_ALLOC_SIZE_KIB_DEFAULT: u32 = 16 * 1_024;
-/// Largest `preAllocSize`: 16 GiB; more is a unit mistake, since the key counts in KiB.
-pub const PRE_ALLOC_SIZE_KIB_MAX: u32 = 16 * 1_024 * 1_024;
+/// Largest `preAllocSize`: 4 GiB, the largest segment of the log. More is a unit mistake, since the key counts in KiB.
+pub const PRE_ALLOC_SIZE_KIB_MAX: u32 = 4 * 1_024 * 1_024;
 /// `autopurge.snapRetainCount`, which is also the least that ZooKeeper allows.
 pub const SNAP_RETAIN_COUNT_MIN: u32 = 3;
 /// `fsync.warningthresholdms`: a slower flush is reported.
