@@ -68,7 +68,7 @@ impl DataDir {
         for parent in [data_dir, data_log_dir] {
             let ours = parent.join(DIRECTORY);
             let unusable = |source| DataDirError::Unusable { path: ours.clone(), source };
-            create_dir_all(&ours).map_err(unusable)?;
+            create_durably(&ours, |directory| File::open(directory)?.sync_all()).map_err(unusable)?;
             if parent == data_log_dir && data_log_dir == data_dir && !locks.is_empty() {
                 continue;
             }
@@ -81,5 +81,61 @@ impl DataDir {
             }
         }
         Ok(DataDir { snapshots: data_dir.join(DIRECTORY), log: data_log_dir.join(DIRECTORY), _locks: locks })
+    }
+}
+
+/// Creates `path` and its missing parents, and makes all their names survive a power failure: the name of a directory is durable
+/// when the directory that holds it is synced. `sync` syncs one directory.
+///
+/// Directories that exist already are synced as well, since an earlier start may have died between making and syncing them. Where
+/// that is not permitted they are somebody else's, and older than this server.
+fn create_durably(path: &Path, mut sync: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    let existed = path.ancestors().find(|ancestor| ancestor.is_dir()).map_or(PathBuf::new(), Path::to_owned);
+    create_dir_all(path)?;
+    for holder in path.ancestors().skip(1) {
+        let synced = sync(holder);
+        if holder.starts_with(&existed) && path != existed {
+            synced?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::test_directory;
+
+    /// A first start on a new volume: the log was synced, the directories above it were not, and after a power failure the server
+    /// found no data directory and began an empty tree.
+    #[test]
+    fn every_new_name_is_synced_in_the_directory_that_holds_it() {
+        let top = test_directory("data-dir");
+        let wanted = top.join("a/b").join(DIRECTORY);
+        let mut synced = Vec::new();
+        create_durably(&wanted, |directory| {
+            assert!(wanted.is_dir(), "what is synced before it holds anything is not synced");
+            synced.push(directory.to_owned());
+            Ok(())
+        })
+        .unwrap();
+        for holder in [top.join("a/b"), top.join("a"), top.clone()] {
+            assert!(synced.contains(&holder), "{} is not synced", holder.display());
+        }
+        std::fs::remove_dir_all(top).unwrap();
+    }
+
+    /// A parent that cannot be synced: the new directory could be lost, so the server must not start on it. Above what was made,
+    /// there may be directories that this user may not even open.
+    #[test]
+    fn a_failed_sync_counts_where_something_was_made() {
+        let top = test_directory("data-dir-denied");
+        let denied = |_: &Path| Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        assert!(create_durably(&top.join("a"), denied).is_err());
+        assert!(create_durably(&top.join("a"), denied).is_ok(), "it was there");
+        let above = top.clone();
+        let above_only = move |directory: &Path| if directory < &above { denied(directory) } else { Ok(()) };
+        assert!(create_durably(&top.join("b/c"), above_only).is_ok());
+        std::fs::remove_dir_all(top).unwrap();
     }
 }
