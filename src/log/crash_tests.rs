@@ -17,6 +17,8 @@ enum Event {
     Flush,
     /// The log is idle for a tick.
     Idle,
+    /// Somebody asks for room for a record of this size.
+    Reserve(usize),
     /// A snapshot was taken at the durable position: old segments are recycled.
     Purge,
     /// The power fails. Of the flush in flight, a sector survives if its bit is set.
@@ -31,6 +33,7 @@ fn event() -> impl Strategy<Value = Event> {
         6 => prop::collection::vec(size, 1..6).prop_map(Event::Append),
         8 => Just(Event::Flush),
         1 => Just(Event::Idle),
+        1 => (0usize..200_000).prop_map(Event::Reserve),
         1 => Just(Event::Purge),
         2 => (any::<u64>(), any::<bool>()).prop_map(|(kept_sectors, flush_in_flight)| Event::Crash {
             kept_sectors,
@@ -74,6 +77,7 @@ impl History {
                     assert_eq!(self.disk.finish(&mut self.writer, plan).0, self.acknowledged);
                 }
             }
+            Event::Reserve(bytes) => self.reserve(bytes),
             Event::Purge => {
                 self.base = self.acknowledged;
                 for life in self.writer.purge_below(Zxid(self.base + 1)) {
@@ -103,6 +107,17 @@ impl History {
         self.next_zxid += 1 + bytes as u64 % 3;
         self.writer.append(Zxid(zxid), &record(zxid, bytes)).unwrap();
         self.appended.push(zxid);
+    }
+
+    /// Busy is never the last word: flushes and segments that the log asks for itself make the room.
+    fn reserve(&mut self, bytes: usize) {
+        for _ in 0..2 {
+            if let Ok(reservation) = self.writer.try_reserve(bytes) {
+                return self.writer.release(reservation);
+            }
+            self.acknowledged = self.disk.flush_all(&mut self.writer).0;
+        }
+        panic!("no room for {bytes} bytes, and nothing under way that would make it");
     }
 
     /// Recovers twice, since a restart may die before its first segment is ready, checks, and goes on.

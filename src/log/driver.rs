@@ -8,7 +8,7 @@ use super::chain::SegmentPrefix;
 use super::damage::Damage;
 use super::format::{BLOCK_BYTES_DEFAULT, Life};
 use super::recovery::{LogRecovery, Recovered, RecoveryOptions, Verdict};
-use super::writer::{FlushPlan, LogConfig, LogError, LogWriter, SegmentSpec};
+use super::writer::{FlushPlan, LogConfig, LogError, LogWriter, Refusal, Reservation, SegmentSpec};
 use crate::base::{Zxid, planted};
 use crate::runtime::{LocalNotify, clock, sleep};
 use crate::storage::{AlignedBuf, LogFile, Storage, StorageError, SyncMode};
@@ -211,6 +211,18 @@ impl WriteAheadLog {
     /// The writer, for appending and for questions. Call [`WriteAheadLog::kick`] after appending.
     pub fn writer(&self) -> &RefCell<LogWriter<AlignedBuf>> {
         &self.writer
+    }
+
+    /// Reserves room for a record of `record_bytes`, see [`LogWriter::try_reserve`]. A refusal has started what ends it: after
+    /// [`Refusal::Busy`], [`WriteAheadLog::run_flushes`] reports a flush or [`WriteAheadLog::run_segments`] a segment, and then the
+    /// reservation is worth another try.
+    pub fn try_reserve(&self, record_bytes: usize) -> Result<Reservation, Refusal> {
+        let outcome = self.writer.borrow_mut().try_reserve(record_bytes);
+        if matches!(outcome, Err(Refusal::Busy)) {
+            self.flush_wanted.notify();
+            self.segment_wanted.notify();
+        }
+        outcome
     }
 
     /// Something was appended, or room may be wanted.

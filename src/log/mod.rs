@@ -31,6 +31,8 @@ pub mod driver;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod driver_tests;
+#[cfg(test)]
 mod hazard_tests;
 #[cfg(test)]
 mod test_disk;

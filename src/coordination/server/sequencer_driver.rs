@@ -125,10 +125,10 @@ impl SequencerDriver {
             return true;
         }
         let wanted = sequencer.queued_bytes() + sequencer.queued() * TXN_OVERHEAD_BYTES;
-        let mut log = self.log.writer().borrow_mut();
-        match log.try_reserve(wanted) {
+        match self.log.try_reserve(wanted) {
             Ok(reservation) => {
                 // Validation and appending follow in this same turn: nobody can take the room in between.
+                let mut log = self.log.writer().borrow_mut();
                 log.release(reservation);
                 if log.out_of_space().is_none() && self.told.replace(false) {
                     tracing::info!("there is room for the transaction log again; writes are accepted");
@@ -146,7 +146,7 @@ impl SequencerDriver {
                 sequencer.set_refusing(true);
                 true
             }
-            // The next flush or segment makes room, and a turn follows it.
+            // The log has begun what makes room, a flush or a segment, and a turn follows each of them.
             Err(Refusal::Busy) => false,
             Err(refusal @ Refusal::Stopped(_)) => {
                 driver.fail(ServerError::LogStopped(refusal.to_string()));
