@@ -2,10 +2,10 @@
 //! appended that contains everything acknowledged.
 
 use super::format::Life;
+use super::position::Position;
 use super::recovery::{RecoveryOptions, Verdict};
-use super::test_disk::{BLOCK, TestDisk, checked_zxids, new_log, record, tiny_config};
+use super::test_disk::{BLOCK, TestDisk, checked_positions, new_log, record, tiny_config};
 use super::writer::{LogConfig, LogWriter};
-use crate::base::Zxid;
 use proptest::prelude::*;
 
 /// One thing that happens to a log.
@@ -53,14 +53,14 @@ struct History {
     acknowledged: u64,
     /// Snapshot position: records up to here are not needed any more.
     base: u64,
-    next_zxid: u64,
+    next_position: u64,
 }
 
 impl History {
     fn new() -> History {
         let config = tiny_config();
         let (disk, writer) = new_log(config.clone());
-        History { disk, writer, config, appended: Vec::new(), acknowledged: 0, base: 0, next_zxid: 1 }
+        History { disk, writer, config, appended: Vec::new(), acknowledged: 0, base: 0, next_position: 1 }
     }
 
     fn step(&mut self, event: Event) {
@@ -80,10 +80,10 @@ impl History {
             Event::Reserve(bytes) => self.reserve(bytes),
             Event::Purge => {
                 self.base = self.acknowledged;
-                for life in self.writer.purge_below(Zxid(self.base + 1)) {
+                for life in self.writer.purge_below(Position(self.base + 1)) {
                     // A crash between two removals must leave a log, too.
                     self.disk.recycle(&[life]);
-                    let (recovered, _) = self.disk.recover(RecoveryOptions::new(Zxid(self.base), Life::NONE));
+                    let (recovered, _) = self.disk.recover(RecoveryOptions::new(Position(self.base), Life::NONE));
                     assert!(!matches!(recovered.verdict, Verdict::Damage(_)), "{:?}", recovered.verdict);
                 }
             }
@@ -94,7 +94,7 @@ impl History {
                 self.restart(None);
             }
             Event::Truncate(count) => {
-                let keep = self.appended.iter().rev().filter(|zxid| **zxid <= self.acknowledged).nth(count);
+                let keep = self.appended.iter().rev().filter(|position| **position <= self.acknowledged).nth(count);
                 let keep = keep.copied().unwrap_or(0).max(self.base);
                 self.acknowledged = self.acknowledged.min(keep);
                 self.restart(Some(keep));
@@ -103,10 +103,10 @@ impl History {
     }
 
     fn append(&mut self, bytes: usize) {
-        let zxid = self.next_zxid;
-        self.next_zxid += 1 + bytes as u64 % 3;
-        self.writer.append(Zxid(zxid), &record(zxid, bytes)).unwrap();
-        self.appended.push(zxid);
+        let position = self.next_position;
+        self.next_position += 1 + bytes as u64 % 3;
+        self.writer.append(Position(position), &record(position, bytes)).unwrap();
+        self.appended.push(position);
     }
 
     /// Busy is never the last word: flushes and segments that the log asks for itself make the room.
@@ -123,8 +123,8 @@ impl History {
     /// Recovers twice, since a restart may die before its first segment is ready, checks, and goes on.
     fn restart(&mut self, discard_after: Option<u64>) {
         let options = RecoveryOptions {
-            discard_after: discard_after.map(Zxid),
-            ..RecoveryOptions::new(Zxid(self.base), Life::NONE)
+            discard_after: discard_after.map(Position),
+            ..RecoveryOptions::new(Position(self.base), Life::NONE)
         };
         let (recovered, records) = self.disk.recover(options);
         let mut interrupted = self.disk.clone();
@@ -141,15 +141,16 @@ impl History {
         assert!(end >= self.acknowledged, "record {} was acknowledged, the log ends at {end}", self.acknowledged);
         assert!(discard_after.is_none_or(|cut| end <= cut));
         let base = self.base;
-        let expected: Vec<_> = self.appended.iter().copied().filter(|zxid| (base + 1..=end).contains(zxid)).collect();
-        assert_eq!(checked_zxids(&records), expected);
+        let expected: Vec<_> =
+            self.appended.iter().copied().filter(|position| (base + 1..=end).contains(position)).collect();
+        assert_eq!(checked_positions(&records), expected);
 
-        self.appended.retain(|zxid| *zxid <= end);
+        self.appended.retain(|position| *position <= end);
         self.writer = self.disk.resume(self.config.clone(), &recovered);
-        assert_eq!(self.writer.durable_zxid(), Zxid(end));
+        assert_eq!(self.writer.durable_position(), Position(end));
         self.acknowledged = end;
         // A new log may use the numbers of lost records again, with other content.
-        self.next_zxid = end + 1;
+        self.next_position = end + 1;
     }
 }
 
@@ -170,8 +171,8 @@ proptest! {
     #[test]
     fn rot_is_never_taken_for_a_torn_tail(sizes in prop::collection::vec(0usize..9000, 3..20), place in any::<u32>()) {
         let (mut disk, mut writer) = new_log(tiny_config());
-        for (zxid, bytes) in (1..).zip(&sizes) {
-            writer.append(Zxid(zxid), &record(zxid, *bytes)).unwrap();
+        for (position, bytes) in (1..).zip(&sizes) {
+            writer.append(Position(position), &record(position, *bytes)).unwrap();
             disk.flush_all(&mut writer);
         }
         let idle = writer.idle_block().unwrap();
@@ -193,8 +194,8 @@ proptest! {
     #[test]
     fn garbage_gets_a_verdict(seed in any::<u64>(), flips in prop::collection::vec((any::<u16>(), any::<u8>()), 0..40)) {
         let (mut disk, mut writer) = new_log(tiny_config());
-        for zxid in 1..8 {
-            writer.append(Zxid(zxid), &record(zxid, (seed >> zxid) as usize % 9000)).unwrap();
+        for position in 1..8 {
+            writer.append(Position(position), &record(position, (seed >> position) as usize % 9000)).unwrap();
             disk.flush_all(&mut writer);
         }
         let lives: Vec<_> = disk.files.keys().copied().collect();
@@ -205,7 +206,7 @@ proptest! {
         }
         let (recovered, records) = disk.recover_all();
         if !matches!(recovered.verdict, Verdict::Damage(_)) {
-            checked_zxids(&records);
+            checked_positions(&records);
         }
     }
 }

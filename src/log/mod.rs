@@ -12,8 +12,10 @@
 //!
 //! The formats and decisions are pure cores: bytes in, bytes and decisions out. Only [`driver`] does IO.
 //!
-//! Reading order: [`mod@format`] (the bytes), [`writer`] (what is written when, and the driver's duties), [`chain`],
-//! [`recovery`] and [`damage`] (what a start may believe), [`inspect`] (a segment as a list), then [`driver`].
+//! Reading order: [`position`], [`mod@format`] (the bytes), [`writer`] (what is written when, and the driver's duties), [`chain`],
+//! [`recovery`] over [`window`]s, and [`damage`] (what a start may believe), [`inspect`] (a segment as a list), then [`driver`].
+
+pub mod position;
 
 pub mod block;
 pub mod format;
@@ -25,13 +27,14 @@ pub mod chain;
 pub mod damage;
 pub mod inspect;
 pub mod recovery;
+pub mod window;
+
+mod stream;
 
 pub mod driver;
 
 #[cfg(test)]
 mod crash_tests;
-#[cfg(test)]
-mod driver_tests;
 #[cfg(test)]
 mod hazard_tests;
 #[cfg(test)]

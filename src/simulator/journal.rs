@@ -21,6 +21,7 @@ fn config() -> LogConfig {
         queue_bytes_max: 64 * block_bytes,
         ready_segments: 1,
         sync: true,
+        record_version: 0,
     }
 }
 
@@ -63,11 +64,11 @@ impl Journal {
 
     /// Everything up to here is durable.
     pub(super) fn durable(&self) -> Zxid {
-        self.writer.durable_zxid()
+        self.writer.durable_position().into()
     }
 
     pub(super) fn append(&mut self, zxid: Zxid, record: &[u8]) -> Result<(), LogError> {
-        self.writer.append(zxid, record)
+        self.writer.append(zxid.into(), record)
     }
 
     /// Asks for room before a write is prepared. Room given is taken in the same turn.
@@ -106,7 +107,7 @@ impl Journal {
         machine.disk.write(plan.life, plan.offset, &plan.bytes);
         if std::mem::take(&mut machine.sync_fails) {
             coverage::mark("sync-failed");
-            return self.writer.on_flushed(Err("input/output error".into()));
+            return self.writer.on_flushed(Err("input/output error".into())).map(Zxid::from);
         }
         if plan.sync {
             machine.disk.sync(plan.life);
@@ -114,8 +115,9 @@ impl Journal {
         self.flushed.push(Extent { life: plan.life, offset: plan.offset, bytes: plan.bytes.len() });
         let durable = self.writer.on_flushed(Ok(()))?;
         self.writer.give_back(plan.bytes);
+        self.writer.commit(durable);
         self.drive(machine)?;
-        Ok(durable)
+        Ok(durable.into())
     }
 
     /// The segment is there, or there is no room for it.
@@ -156,9 +158,9 @@ impl Journal {
         self.drive(machine)
     }
 
-    /// The log is needed from `zxid` only.
+    /// The log is needed from `position` only.
     pub(super) fn purge_below(&mut self, machine: &mut Machine, zxid: Zxid) {
-        let purged = self.writer.purge_below(zxid);
+        let purged = self.writer.purge_below(zxid.into());
         if !purged.is_empty() {
             coverage::mark("log-purged");
             self.recycle.extend(purged);
@@ -190,11 +192,10 @@ pub(super) fn recover(disk: &Disk, from: Zxid) -> (Recovered, Vec<(Zxid, Vec<u8>
     let head_bytes = 2 * BLOCK_BYTES_DEFAULT as usize;
     let prefixes: Vec<SegmentPrefix<'_>> =
         disk.logs().map(|(life, bytes)| SegmentPrefix { life, bytes: &bytes[..bytes.len().min(head_bytes)] }).collect();
-    let mut recovery = LogRecovery::new(&prefixes, RecoveryOptions::new(from, disk.highest_spare()));
+    let mut recovery = LogRecovery::new(&prefixes, RecoveryOptions::new(from.into(), disk.highest_spare()));
     let mut records = Vec::new();
-    while let Some(life) = recovery.next_file() {
-        recovery.feed(disk.log(life), &mut |zxid, bytes| records.push((zxid, bytes.to_vec())));
-    }
+    recovery
+        .read_all(|life| disk.log(life), &mut |record| records.push((record.position.into(), record.bytes.to_vec())));
     (recovery.finish(), records)
 }
 

@@ -6,6 +6,8 @@
 //! Reading order: [`snapshot_format`] and [`snapshot_part`], [`snapshot_policy`] (when one is due). Then the drivers, which do
 //! the IO: [`data_dir`], [`snapshot`].
 
+mod position;
+
 pub mod snapshot_format;
 pub mod snapshot_part;
 

@@ -79,6 +79,8 @@ impl SequencerDriver {
 
     /// Everything up to `zxid` is durable: hands it to the shards.
     pub fn durable(&self, zxid: Zxid, driver: &Rc<ShardDriver>) {
+        // With one voter durable is committed.
+        self.log.commit(zxid.into());
         let mut sequencer = self.sequencer.borrow_mut();
         let before = sequencer.handed();
         sequencer.durable(zxid, &mut self.outputs.borrow_mut());
@@ -161,7 +163,7 @@ impl SequencerDriver {
         let mut appended_bytes = 0;
         self.sequencer.borrow_mut().new_proposals(|zxid, txn| {
             appended_bytes += txn.len() as u64;
-            if let Err(error) = log.append(zxid, txn) {
+            if let Err(error) = log.append(zxid.into(), txn) {
                 failed.get_or_insert(error);
             }
         });

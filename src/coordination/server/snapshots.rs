@@ -193,7 +193,7 @@ impl Snapshots {
         }
         self.until_durable(end).await;
         if self.sync_log {
-            self.log.sync_above(start).await?;
+            self.log.sync_above(start.into()).await?;
         }
         let manifest = Manifest { start, end, epoch: u64::from(end.epoch()), parts };
         self.files.publish(&manifest).await?;
@@ -201,7 +201,7 @@ impl Snapshots {
     }
 
     async fn until_durable(&self, zxid: Zxid) {
-        while self.log.writer().borrow().durable_zxid() < zxid {
+        while self.log.writer().borrow().durable_position() < zxid.into() {
             self.progress.notified().await;
         }
     }
@@ -216,7 +216,7 @@ impl Snapshots {
 
     async fn purge_all(&self, retain: usize) -> Result<(), StorageError> {
         match self.files.purge(retain, &self.broken).await? {
-            Some(oldest) => self.log.purge_below(Zxid(oldest.0 + 1)).await,
+            Some(oldest) => self.log.purge_below(Zxid(oldest.0.saturating_add(1)).into()).await,
             None => Ok(()),
         }
     }

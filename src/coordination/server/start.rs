@@ -17,7 +17,9 @@ use crate::coordination::persistence::snapshot_format::SnapshotError;
 use crate::coordination::processor::{ApplyError, Sequencer, SequencerConfig, Shard, ShardConfig};
 use crate::coordination::session::{SessionIds, SessionTable};
 use crate::coordination::tree::{DataTree, ShardMap};
+use crate::log::damage::Damage;
 use crate::log::driver::WriteAheadLogError;
+use crate::log::position::Position;
 use crate::log::writer::LogConfig;
 use crate::runtime::{
     BoundListener, ConnectionLimit, Listener, Mesh, PeerLimit, Queue, RuntimeError, ShardContext, ShardResult,
@@ -47,6 +49,30 @@ pub enum ServerError {
     /// The log cannot be used.
     #[error(transparent)]
     Log(#[from] WriteAheadLogError),
+    /// Acknowledged records are missing in the log.
+    #[error(
+        "the transaction log in {log} is damaged: {damage}. Restore the file from a copy, or start once with --discard-after {keep} \
+         to give up everything after it; `ringkeeper inspect {log}` shows what is there", log = log.display()
+    )]
+    LogDamaged {
+        /// Where the log is.
+        log: PathBuf,
+        /// What is wrong.
+        damage: Box<Damage>,
+        /// The last transaction that can be read.
+        keep: Zxid,
+    },
+    /// The log was written by a server with other transactions.
+    #[error(
+        "transaction {zxid} of the log has version {version}, which this server does not know: start the version of ringkeeper that \
+         wrote it"
+    )]
+    UnknownTxn {
+        /// The transaction.
+        zxid: Zxid,
+        /// Its version.
+        version: u16,
+    },
     /// The log takes nothing any more; what was acknowledged is safe.
     #[error("{0}; the server stops, what it acknowledged is on disk. Check the disk and start it again")]
     LogStopped(String),
@@ -342,10 +368,16 @@ async fn serve_shard(shared: &Arc<Shared>, id: ShardId) -> Result<(), ServerErro
     for peer in shared.map.all().filter(|peer| *peer != id) {
         spawn(Queue::Serving, receive(driver.clone(), peer));
     }
-    if id == ShardId(0) {
-        start_sequencer(shared, &driver).await?;
-    }
     let stop = shared.stop.clone();
+    if id == ShardId(0) {
+        // Another shard that fails stops the server; a start that waits for that shard must not wait for ever.
+        let stopped = async {
+            stop.stopped().await;
+            Err(ServerError::Stopped)
+        };
+        let failed = async { Err(driver.failed().await) };
+        first_of(first_of(failed, start_sequencer(shared, &driver)), stopped).await?;
+    }
     let ends = async {
         driver.until_serving().await;
         serve_clients(shared, &driver).await
@@ -380,12 +412,9 @@ async fn receive(driver: Rc<ShardDriver>, peer: ShardId) {
 
 /// Recovers, opens the epoch, and tells every shard to serve.
 async fn start_sequencer(shared: &Arc<Shared>, driver: &Rc<ShardDriver>) -> Result<(), ServerError> {
-    let log_config = LogConfig {
-        segment_bytes: u64::from(shared.config.pre_alloc_size_kib) << 10,
-        flush_bytes_max: FLUSH_BYTES_MAX,
-        sync: shared.config.force_sync,
-        ..LogConfig::default()
-    };
+    let log_config =
+        LogConfig { flush_bytes_max: FLUSH_BYTES_MAX, sync: shared.config.force_sync, ..LogConfig::default() }
+            .with_segments_of(u64::from(shared.config.pre_alloc_size_kib) << 10);
     let storage = Storage::new(shared.options.backend.clone());
     let recovered = recover(driver, storage, &shared.directories.log, log_config, shared.options.discard_after).await?;
     let sessions = driver.core().borrow().sessions().clone();
@@ -398,7 +427,7 @@ async fn start_sequencer(shared: &Arc<Shared>, driver: &Rc<ShardDriver>) -> Resu
     };
     let ids = SessionIds::new(1, clock::wall_ms());
     let now_ms = clock::monotonic_ms() as i64;
-    let mut sequencer = Sequencer::new(config, recovered.log.end, sessions, ids, now_ms);
+    let mut sequencer = Sequencer::new(config, recovered.log.end.into(), sessions, ids, now_ms);
     sequencer.open_epoch(clock::wall_ms());
     let log = recovered.log.log;
     let files = driver.snapshots().clone();
@@ -414,7 +443,7 @@ async fn start_sequencer(shared: &Arc<Shared>, driver: &Rc<ShardDriver>) -> Resu
 }
 
 async fn run_flushes(driver: Rc<ShardDriver>, sequencer: Rc<SequencerDriver>) {
-    let durable = |zxid| sequencer.durable(zxid, &driver);
+    let durable = |position: Position| sequencer.durable(position.into(), &driver);
     if let Err(error) = sequencer.log().run_flushes(durable).await {
         driver.fail(error.into());
     }

@@ -21,7 +21,7 @@
 //! # What is promised
 //! - One flush is in flight at a time, so a block on disk proves that every block before it was completely flushed.
 //! - A place in a segment is written once in the segment's life: durable bytes are never at risk (rule C1).
-//! - [`LogWriter::durable_zxid`] moves over complete records only, without gaps, and only after a successful sync.
+//! - [`LogWriter::durable_position`] moves over complete records only, without gaps, and only after a successful sync.
 //! - [`LogWriter::try_reserve`] says no *before* a write is prepared when there is no room on disk for it (rule B11).
 //!   Appending itself never refuses: what was prepared must go in.
 //!
@@ -29,60 +29,19 @@
 //! With `sync` off (`forceSync=no`) flushes count as durable once written, but the blocks go on claiming only what was synced
 //! at the start: after a power failure recovery then cuts at the first hole instead of reporting damage.
 
-use super::block::BlockBuffer;
-use super::format::{
-    BLOCK_HEADER_BYTES, BlockHeader, BlockSeed, Life, RECORD_BYTES_MAX, RECORD_HEAD_BYTES, SegmentFault, SegmentHeader,
-    check_sizes, padded_block_bytes,
-};
-use super::queue::{FlushQueue, TakenPiece};
-use crate::base::{Zxid, planted};
+mod config;
+mod planted;
+mod room;
+
+use crate::base::planted as planted_bug;
+use crate::log::block::BlockBuffer;
+use crate::log::format::{BLOCK_HEADER_BYTES, BlockHeader, BlockSeed, Life, RECORD_BYTES_MAX, SegmentFault};
+use crate::log::position::{LogOwner, Position};
+use crate::log::queue::{FlushQueue, TakenPiece};
 use std::collections::VecDeque;
 use thiserror::Error;
 
-/// Sizes and habits of a log.
-#[derive(Clone, Debug)]
-pub struct LogConfig {
-    /// Size of a segment file, bytes, a multiple of `block_bytes`.
-    pub segment_bytes: u64,
-    /// Alignment of blocks, bytes: 4096, or the device's logical block if larger.
-    pub block_bytes: u32,
-    /// Largest write of one flush, bytes, a multiple of `block_bytes`.
-    pub flush_bytes_max: u32,
-    /// Bound on queued and reserved bytes above which [`LogWriter::try_reserve`] refuses.
-    pub queue_bytes_max: u64,
-    /// Segments kept ready ahead of the one written.
-    pub ready_segments: usize,
-    /// Whether a flush is on stable storage before it is reported (`forceSync`).
-    pub sync: bool,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        LogConfig {
-            segment_bytes: 16 << 20,
-            block_bytes: super::format::BLOCK_BYTES_DEFAULT,
-            flush_bytes_max: 4 << 20,
-            queue_bytes_max: 64 << 20,
-            ready_segments: 1,
-            sync: true,
-        }
-    }
-}
-
-impl LogConfig {
-    fn check(&self) -> Result<(), LogError> {
-        check_sizes(self.segment_bytes, self.block_bytes).map_err(LogError::Config)?;
-        let flush_fits = self.flush_bytes_max >= self.block_bytes
-            && self.flush_bytes_max.is_multiple_of(self.block_bytes)
-            && self.flush_bytes_max <= 1 << 30;
-        if flush_fits && self.ready_segments > 0 { Ok(()) } else { Err(LogError::Config(SegmentFault::Sizes)) }
-    }
-
-    /// Room for blocks in one segment, bytes.
-    fn segment_room_bytes(&self) -> u64 {
-        self.segment_bytes - u64::from(self.block_bytes)
-    }
-}
+pub use config::LogConfig;
 
 /// Where a log goes on: what recovery found, or the beginning of a new log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +53,11 @@ pub struct LogStart {
     /// The segment in which the log ends, [`Life::NONE`] for a new log.
     pub previous_life: Life,
     /// The last record kept; for a new log the position at which it begins (a snapshot's, or zero).
-    pub keep_to: Zxid,
+    pub keep_to: Position,
+    /// Whose log it is.
+    pub owner: LogOwner,
+    /// Everything up to here is known to be committed.
+    pub committed: Position,
     /// Segments that hold the log so far, oldest first.
     pub older: Vec<SegmentUse>,
     /// Segments that must be synced before anything is believed durable (rule E3).
@@ -104,9 +67,17 @@ pub struct LogStart {
 impl LogStart {
     /// A log that begins after `base`: in an empty directory, or in place of an old log when a snapshot was installed
     /// (rule E7). All existing segments, whose lives must be below `next_life`, become void when its first one is ready.
-    pub fn begin(stream_id: u64, next_life: Life, base: Zxid) -> LogStart {
-        let previous_life = Life::NONE;
-        LogStart { stream_id, next_life, previous_life, keep_to: base, older: Vec::new(), tail_to_sync: Vec::new() }
+    pub fn begin(stream_id: u64, owner: LogOwner, next_life: Life, base: Position) -> LogStart {
+        LogStart {
+            stream_id,
+            owner,
+            next_life,
+            previous_life: Life::NONE,
+            keep_to: base,
+            committed: base,
+            older: Vec::new(),
+            tail_to_sync: Vec::new(),
+        }
     }
 }
 
@@ -116,7 +87,7 @@ pub struct SegmentUse {
     /// The segment.
     pub life: Life,
     /// The last record that starts in it or before it.
-    pub last_zxid: Zxid,
+    pub last_position: Position,
 }
 
 /// A segment the driver is asked to make.
@@ -150,12 +121,12 @@ pub enum LogError {
     #[error("the transaction log is stopped: {0}")]
     Stopped(String),
     /// Records must come in strictly increasing order.
-    #[error("record {zxid} after {last} is out of order")]
+    #[error("record {position} after {last} is out of order")]
     OutOfOrder {
         /// The last record appended.
-        last: Zxid,
+        last: Position,
         /// The one refused.
-        zxid: Zxid,
+        position: Position,
     },
     /// Longer than [`RECORD_BYTES_MAX`].
     #[error("a record of {0} bytes is too long for the log")]
@@ -200,7 +171,7 @@ struct ActiveSegment {
 #[derive(Debug)]
 struct InFlight {
     /// Everything up to here is complete on disk when the flush succeeds.
-    completes: Option<Zxid>,
+    completes: Option<Position>,
 }
 
 /// The log writer. See the module documentation for the contract. `B` is the memory of its blocks.
@@ -209,6 +180,7 @@ pub struct LogWriter<B = Vec<u8>> {
     config: LogConfig,
     stopped: Option<String>,
     stream_id: u64,
+    owner: LogOwner,
     tail_to_sync: Vec<Life>,
     queue: FlushQueue<B>,
     reserved_bytes: u64,
@@ -225,21 +197,25 @@ pub struct LogWriter<B = Vec<u8>> {
     next_life: Life,
     /// The last segment that is part of the chain, ready ones included.
     chain_end: Life,
-    /// The cut that the next segment's header carries; [`Zxid::MAX`] once it was made.
-    keep_to: Zxid,
+    /// The cut that the next segment's header carries; [`Position::MAX`] once it was made.
+    keep_to: Position,
     /// Invariant: oldest first; the active segment is the last.
     used: VecDeque<SegmentUse>,
     /// Whether a flush to the active segment has succeeded.
     active_written: bool,
     /// The last record that starts in a planned flush.
-    last_started: Zxid,
+    last_started: Position,
 
     in_flight: Option<InFlight>,
-    durable_zxid: Zxid,
-    /// What blocks may claim. Invariant: at most `durable_zxid`.
-    synced_zxid: Zxid,
+    durable_position: Position,
+    /// What blocks may claim. Invariant: at most `durable_position`.
+    synced_position: Position,
     /// What the last planned block claims.
-    claimed_zxid: Zxid,
+    claimed_position: Position,
+    /// What blocks say of the commit.
+    committed: Position,
+    /// What the last planned block says of it.
+    told_committed: Position,
     /// The last block, as the bug of C1 needs it.
     #[cfg(feature = "planted-bugs")]
     tail: Option<(BlockHeader, Vec<u8>)>,
@@ -250,12 +226,13 @@ impl<B: BlockBuffer> LogWriter<B> {
     pub fn start(config: LogConfig, start: LogStart) -> Result<LogWriter<B>, LogError> {
         config.check()?;
         let payload_bytes_max = config.flush_bytes_max as usize - BLOCK_HEADER_BYTES;
-        let durable_zxid = if start.tail_to_sync.is_empty() { start.keep_to } else { Zxid::ZERO };
+        let durable_position = if start.tail_to_sync.is_empty() { start.keep_to } else { Position::ZERO };
         Ok(LogWriter {
-            queue: FlushQueue::new(payload_bytes_max, start.keep_to),
+            queue: FlushQueue::new(payload_bytes_max, start.keep_to, config.record_version),
             config,
             stopped: None,
             stream_id: start.stream_id,
+            owner: start.owner,
             tail_to_sync: start.tail_to_sync,
             reserved_bytes: 0,
             refused_bytes: 0,
@@ -271,10 +248,12 @@ impl<B: BlockBuffer> LogWriter<B> {
             active_written: false,
             last_started: start.keep_to,
             in_flight: None,
-            durable_zxid,
-            synced_zxid: durable_zxid,
+            durable_position,
+            synced_position: durable_position,
             // What was recovered is only as sure as the next block makes it, so an idle log says it once.
-            claimed_zxid: Zxid::ZERO,
+            claimed_position: Position::ZERO,
+            committed: start.committed,
+            told_committed: Position::ZERO,
             #[cfg(feature = "planted-bugs")]
             tail: None,
         })
@@ -286,7 +265,7 @@ impl<B: BlockBuffer> LogWriter<B> {
     }
 
     /// The recovered tail was synced, or not. Gives the durable position.
-    pub fn on_tail_synced(&mut self, outcome: Result<(), String>) -> Result<Zxid, LogError> {
+    pub fn on_tail_synced(&mut self, outcome: Result<(), String>) -> Result<Position, LogError> {
         self.check_running()?;
         if self.tail_to_sync.is_empty() {
             return Err(LogError::NotAsked("a synced tail"));
@@ -294,22 +273,22 @@ impl<B: BlockBuffer> LogWriter<B> {
         self.stop_on_failure(outcome)?;
         self.tail_to_sync.clear();
         // Nothing was flushed since the start, so the cut is still the end of what is on disk.
-        self.durable_zxid = self.keep_to;
-        self.synced_zxid = self.keep_to;
-        Ok(self.durable_zxid)
+        self.durable_position = self.keep_to;
+        self.synced_position = self.keep_to;
+        Ok(self.durable_position)
     }
 
     /// Appends a record to the queue. Zxids strictly increase. Never refuses for want of room: see
     /// [`LogWriter::try_reserve`].
-    pub fn append(&mut self, zxid: Zxid, record: &[u8]) -> Result<(), LogError> {
+    pub fn append(&mut self, position: Position, record: &[u8]) -> Result<(), LogError> {
         self.check_running()?;
         let last = self.queue.last_appended();
-        if zxid <= last {
-            return Err(LogError::OutOfOrder { last, zxid });
+        if position <= last || position == Position::MAX {
+            return Err(LogError::OutOfOrder { last, position });
         }
         let fits = u32::try_from(record.len()).ok().filter(|&bytes| bytes <= RECORD_BYTES_MAX);
         let record_bytes = fits.ok_or(LogError::RecordTooLong(record.len()))?;
-        self.queue.append(zxid, record_bytes, record);
+        self.queue.append(position, record_bytes, record);
         Ok(())
     }
 
@@ -324,37 +303,52 @@ impl<B: BlockBuffer> LogWriter<B> {
         Ok(piece.map(|piece| self.plan(piece)))
     }
 
-    /// A block that only says what is durable, for a log that has nothing else to write (rule E6). `None` if the last block
-    /// says so already, or if the place is promised to a write.
+    /// Everything up to `position` is committed, here or elsewhere. Blocks say so from now on (rule C2).
+    pub fn commit(&mut self, position: Position) {
+        self.committed = self.committed.max(position);
+    }
+
+    /// Everything up to here is known to be committed.
+    pub fn committed(&self) -> Position {
+        self.committed
+    }
+
+    /// A block that only says what is durable and committed, for a log that has nothing else to write (rule E6). `None` if the
+    /// last block says so already, or if the place is promised to a write.
     pub fn idle_block(&mut self) -> Result<Option<FlushPlan<B>>, LogError> {
         self.check_running()?;
         let idle = self.in_flight.is_none() && self.queue.queued_bytes() == 0;
         let block_bytes = u64::from(self.config.block_bytes);
-        if !idle || self.claimed_zxid >= self.synced_zxid || self.free_bytes() < block_bytes || !self.roll_if_full() {
+        let is_told = self.claimed_position >= self.synced_position && self.told_committed >= self.committed;
+        if !idle || is_told || self.free_bytes() < block_bytes || !self.roll_if_full() {
             return Ok(None);
         }
         let last = self.queue.last_appended();
         let block = self.queue.spare_block();
-        let piece =
-            TakenPiece { block, first_record: None, previous_zxid: last, last_started: last, completes: Some(last) };
+        let piece = TakenPiece {
+            block,
+            first_record: None,
+            previous_position: last,
+            last_started: last,
+            completes: Some(last),
+        };
         Ok(Some(self.plan(piece)))
     }
 
     /// The planned flush was written and synced, or not. Gives the new durable position; after a failure the log is stopped
     /// for good, since nobody can tell what the device kept.
-    pub fn on_flushed(&mut self, outcome: Result<(), String>) -> Result<Zxid, LogError> {
+    pub fn on_flushed(&mut self, outcome: Result<(), String>) -> Result<Position, LogError> {
         self.check_running()?;
         let flush = self.in_flight.take().ok_or(LogError::NotAsked("a flush"))?;
         self.stop_on_failure(outcome)?;
         self.active_written = true;
-        if let Some(zxid) = flush.completes {
-            assert!(zxid >= self.durable_zxid, "the durable position never goes back");
-            self.durable_zxid = zxid;
+        if let Some(position) = flush.completes {
+            self.durable_position = position;
             if self.config.sync {
-                self.synced_zxid = zxid;
+                self.synced_position = position;
             }
         }
-        Ok(self.durable_zxid)
+        Ok(self.durable_position)
     }
 
     /// Takes a flush's buffer back, so that the next one need not be allocated.
@@ -363,12 +357,12 @@ impl<B: BlockBuffer> LogWriter<B> {
     }
 
     /// Everything up to here survives a power failure (without `sync`: a crash of the process).
-    pub fn durable_zxid(&self) -> Zxid {
-        self.durable_zxid
+    pub fn durable_position(&self) -> Position {
+        self.durable_position
     }
 
-    /// Zxid of the last record appended, recovered ones included.
-    pub fn last_appended(&self) -> Zxid {
+    /// Position of the last record appended, recovered ones included.
+    pub fn last_appended(&self) -> Position {
         self.queue.last_appended()
     }
 
@@ -379,7 +373,7 @@ impl<B: BlockBuffer> LogWriter<B> {
 
     fn plan(&mut self, piece: TakenPiece<B>) -> FlushPlan<B> {
         let piece = self.behind_tail(piece);
-        let claimed_zxid = self.synced_zxid;
+        let claimed_position = self.synced_position;
         let block_bytes = self.config.block_bytes;
         let active = self.active.as_mut().expect("a segment with room was ensured");
         let header = BlockHeader {
@@ -387,22 +381,24 @@ impl<B: BlockBuffer> LogWriter<B> {
             life: active.life,
             offset: active.next_offset,
             first_record: piece.first_record,
-            previous_zxid: piece.previous_zxid,
-            durable_zxid: claimed_zxid,
+            previous_position: piece.previous_position,
+            durable_position: claimed_position,
+            committed_position: self.committed,
             synced: self.config.sync,
         };
         let mut bytes = piece.block;
         header.seal(&mut bytes, active.seed, block_bytes);
         active.next_offset += bytes.as_slice().len() as u64;
         assert!(active.next_offset <= self.config.segment_bytes, "a flush stays inside its segment");
-        self.claimed_zxid = claimed_zxid;
+        self.claimed_position = claimed_position;
+        self.told_committed = self.committed;
         self.in_flight = Some(InFlight { completes: piece.completes });
         #[cfg(feature = "planted-bugs")]
         self.remember_tail(&header, bytes.as_slice());
         self.last_started = piece.last_started;
-        self.used.back_mut().expect("the active segment").last_zxid = piece.last_started;
+        self.used.back_mut().expect("the active segment").last_position = piece.last_started;
         // Planted, some flushes are synced all the same: what is lost is then a tail, and not everything.
-        let synced_late = planted::is("ack-before-sync") && header.offset / u64::from(block_bytes) % 8 != 1;
+        let synced_late = planted_bug::is("ack-before-sync") && header.offset / u64::from(block_bytes) % 8 != 1;
         let sync = self.config.sync && !synced_late;
         FlushPlan { life: header.life, offset: header.offset, bytes, sync }
     }
@@ -416,172 +412,5 @@ impl<B: BlockBuffer> LogWriter<B> {
             self.stopped = Some(reason.clone());
             LogError::Stopped(reason)
         })
-    }
-}
-
-/// The planted bug that fills a block up with later records instead of beginning a fresh one (rule C1).
-impl<B: BlockBuffer> LogWriter<B> {
-    #[cfg(not(feature = "planted-bugs"))]
-    fn behind_tail(&mut self, piece: TakenPiece<B>) -> TakenPiece<B> {
-        piece
-    }
-
-    #[cfg(feature = "planted-bugs")]
-    fn behind_tail(&mut self, mut piece: TakenPiece<B>) -> TakenPiece<B> {
-        let Some((header, payload)) = self.tail.take() else { return piece };
-        let Some(active) = self.active.as_mut().filter(|active| active.life == header.life) else { return piece };
-        let payload_bytes = payload.len() + piece.block.as_slice().len() - BLOCK_HEADER_BYTES;
-        if padded_block_bytes(payload_bytes as u64, self.config.block_bytes) > u64::from(self.config.block_bytes) {
-            return piece;
-        }
-        active.next_offset = header.offset;
-        let moved = piece.first_record.map(|(zxid, at)| (zxid, at + payload.len() as u32));
-        piece.first_record = header.first_record.or(moved);
-        piece.previous_zxid = header.previous_zxid;
-        let later = piece.block.as_slice()[BLOCK_HEADER_BYTES..].to_vec();
-        piece.block.truncate(BLOCK_HEADER_BYTES);
-        piece.block.append(&payload);
-        piece.block.append(&later);
-        piece
-    }
-
-    #[cfg(feature = "planted-bugs")]
-    fn remember_tail(&mut self, header: &BlockHeader, block: &[u8]) {
-        let payload = &block[BLOCK_HEADER_BYTES..][..header.payload_bytes as usize];
-        let rewrites = planted::is("c1-acked-block-rewritten") && block.len() == self.config.block_bytes as usize;
-        self.tail = rewrites.then(|| (*header, payload.to_vec()));
-    }
-}
-
-/// Segments and room.
-impl<B: BlockBuffer> LogWriter<B> {
-    /// The next segment to make, asked for once; ahead of need, so that a flush does not wait for it.
-    pub fn wants_segment(&mut self) -> Result<Option<SegmentSpec>, LogError> {
-        self.check_running()?;
-        let must_wait = self.asked.is_some() || self.retry_pending || !self.tail_to_sync.is_empty();
-        let wanted = self.ready.len() < self.config.ready_segments || self.free_bytes() < self.refused_bytes.max(1);
-        if must_wait || !wanted {
-            return Ok(None);
-        }
-        let header = SegmentHeader {
-            life: self.next_life,
-            previous_life: self.chain_end,
-            keep_to: self.keep_to,
-            stream_id: self.stream_id,
-            segment_bytes: self.config.segment_bytes,
-            block_bytes: self.config.block_bytes,
-        };
-        self.next_life = Life(self.next_life.0 + 1);
-        self.asked = Some(header.life);
-        let segment_bytes = header.segment_bytes;
-        Ok(Some(SegmentSpec { life: header.life, segment_bytes, header: header.encode() }))
-    }
-
-    /// The segment asked for is durable under its name.
-    pub fn segment_ready(&mut self, life: Life) -> Result<(), LogError> {
-        self.take_asked(life)?;
-        self.ready.push_back(life);
-        self.chain_end = life;
-        self.keep_to = Zxid::MAX;
-        self.no_space = None;
-        Ok(())
-    }
-
-    /// The segment asked for could not be made, and no file of its name is left. Writes go on while there is room, then are
-    /// refused by [`LogWriter::try_reserve`]. The life is not used again.
-    pub fn segment_failed(&mut self, life: Life, reason: String) -> Result<(), LogError> {
-        self.take_asked(life)?;
-        self.no_space = Some(reason);
-        self.retry_pending = true;
-        Ok(())
-    }
-
-    /// Some time has passed, or space was freed: ask for the failed segment again.
-    pub fn retry_segment(&mut self) {
-        self.retry_pending = false;
-    }
-
-    /// Why the last preparation of a segment failed, if none succeeded since.
-    pub fn out_of_space(&self) -> Option<&str> {
-        self.no_space.as_deref()
-    }
-
-    /// Reserves room for a record of `record_bytes`, counted as if it had to fill blocks alone. To be called before the
-    /// write is prepared; the room is there when the record is appended.
-    pub fn try_reserve(&mut self, record_bytes: usize) -> Result<Reservation, Refusal> {
-        if let Some(reason) = &self.stopped {
-            return Err(Refusal::Stopped(reason.clone()));
-        }
-        let payload_bytes = (RECORD_HEAD_BYTES + record_bytes) as u64;
-        let pieces = payload_bytes / u64::from(self.config.flush_bytes_max) + 1;
-        let file_bytes = padded_block_bytes(payload_bytes, self.config.block_bytes)
-            + (pieces - 1) * u64::from(self.config.block_bytes);
-        let waiting_bytes = self.queue.queued_bytes() + self.reserved_bytes;
-        if waiting_bytes > 0 && waiting_bytes + file_bytes > self.config.queue_bytes_max {
-            return Err(Refusal::Busy);
-        }
-        if self.free_bytes() < file_bytes {
-            self.refused_bytes = self.refused_bytes.max(file_bytes);
-            return Err(self.no_space.clone().map_or(Refusal::Busy, Refusal::NoSpace));
-        }
-        self.refused_bytes = 0;
-        self.reserved_bytes += file_bytes;
-        Ok(Reservation { file_bytes })
-    }
-
-    /// The record of this reservation was appended, or its write was given up.
-    pub fn release(&mut self, reservation: Reservation) {
-        self.reserved_bytes -= reservation.file_bytes;
-    }
-
-    /// Segments whose records are all below `zxid`, oldest first; they are forgotten here. With a snapshot that starts at
-    /// S, records above S are needed: `purge_below(S + 1)` (rule C3). The segment being written is never among them, nor
-    /// the one before it as long as the former has no block that would say where the latter ended.
-    pub fn purge_below(&mut self, zxid: Zxid) -> Vec<Life> {
-        let kept_segments = if self.active.is_some() && !self.active_written { 2 } else { 1 };
-        let mut purged = Vec::new();
-        while self.used.len() > kept_segments && self.used[0].last_zxid < zxid {
-            purged.extend(self.used.pop_front().map(|segment| segment.life));
-        }
-        purged
-    }
-
-    /// Segments that hold the log, oldest first, the one being written last.
-    pub fn segments(&self) -> impl Iterator<Item = &SegmentUse> {
-        self.used.iter()
-    }
-
-    fn take_asked(&mut self, life: Life) -> Result<(), LogError> {
-        self.check_running()?;
-        let asked = self.asked.take_if(|asked| *asked == life);
-        asked.map(drop).ok_or(LogError::NotAsked("a segment"))
-    }
-
-    /// Makes sure that the active segment has room for a block; `false` if no segment is ready.
-    fn roll_if_full(&mut self) -> bool {
-        if self.active_room_bytes() > 0 {
-            return true;
-        }
-        let Some(life) = self.ready.pop_front() else { return false };
-        let seed = BlockSeed::new(self.stream_id, life);
-        let next_offset = u64::from(self.config.block_bytes);
-        self.active = Some(ActiveSegment { life, seed, next_offset });
-        self.active_written = false;
-        self.used.push_back(SegmentUse { life, last_zxid: self.last_started });
-        true
-    }
-
-    fn active_room_bytes(&self) -> u64 {
-        self.active.as_ref().map_or(0, |active| self.config.segment_bytes - active.next_offset)
-    }
-
-    /// Room in the segments at hand that is neither promised nor needed by what is queued, bytes. One block a segment is left
-    /// out: cutting a flush at a segment's end costs a further header.
-    fn free_bytes(&self) -> u64 {
-        let block_bytes = u64::from(self.config.block_bytes);
-        let ready_bytes = self.ready.len() as u64 * (self.config.segment_room_bytes() - block_bytes);
-        let room_bytes = self.active_room_bytes().saturating_sub(block_bytes) + ready_bytes;
-        let taken_bytes = self.queue.padded_bytes(self.config.block_bytes) + self.reserved_bytes;
-        room_bytes.saturating_sub(taken_bytes)
     }
 }
