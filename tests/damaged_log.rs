@@ -313,6 +313,37 @@ fn deleted_segment_is_refused_by_name() {
     }
 }
 
+/// The log is cut in the middle of an epoch, and what is given up belongs to later epochs. Clients know the zxids of those: had the
+/// new epoch the number of one that was given up, its zxids would be given out a second time, for other writes.
+#[test]
+fn no_zxid_is_used_twice_after_a_cut_across_epochs() {
+    for shards in SHARD_COUNTS {
+        let directory = TestDir::new("cut-epochs");
+        let mut setup = Setup::new(directory.path(), shards);
+        setup.line(&format!("preAllocSize={SEGMENT_KIB}"));
+        let write = |setup: &Setup, written: &mut Vec<i64>| {
+            let server = setup.start();
+            let mut client = Client::connect(server.address).expect("a connection");
+            let zxid = client.set("/", b"x").expect("a reply").zxid;
+            assert!(written.iter().all(|known| *known < zxid), "{zxid:x} follows {written:x?}");
+            written.push(zxid);
+            // No goodbye: an end in order would be written down.
+            server.kill();
+        };
+        let mut written = Vec::new();
+        for _ in 0..3 {
+            write(&setup, &mut written);
+        }
+        let mut discarding = Setup::new(directory.path(), shards);
+        discarding.line(&format!("preAllocSize={SEGMENT_KIB}"));
+        discarding.arguments(&["--discard-after", &zxid_text(written[0])]);
+        write(&discarding, &mut written);
+        for _ in 0..2 {
+            write(&setup, &mut written);
+        }
+    }
+}
+
 /// `preAllocSize` is changed between two starts; then files of the old size wait to be recycled.
 #[test]
 fn changed_segment_size_does_not_look_like_damage() {

@@ -62,6 +62,7 @@ pub struct ForgedSegment {
     life: u8,
     previous_life: u8,
     keep_to: AnyPosition,
+    highest_position: AnyPosition,
     other_stream: bool,
     blocks: Vec<Block>,
 }
@@ -121,6 +122,7 @@ pub fn forge(segments: &[ForgedSegment]) -> LogDisk {
             keep_to: segment.keep_to.position(),
             stream_id,
             owner: LogOwner(1),
+            highest_position: segment.highest_position.position(),
             segment_bytes: 8 * BLOCK as u64,
             block_bytes: BLOCK as u32,
         };

@@ -59,6 +59,8 @@ pub struct LogChain {
     pub void: Vec<Life>,
     /// The highest life that any file carries.
     pub highest_life: Life,
+    /// The highest position that a header knows of.
+    pub highest_position: Position,
 }
 
 impl LogChain {
@@ -69,7 +71,10 @@ impl LogChain {
         for file in files {
             chain.highest_life = chain.highest_life.max(file.life);
             match SegmentHeader::decode(file.bytes, file.life) {
-                Ok(header) => drop(headers.insert(file.life, (header, first_block(file.bytes, &header)))),
+                Ok(header) => {
+                    chain.highest_position = chain.highest_position.max(header.highest_position);
+                    headers.insert(file.life, (header, first_block(file.bytes, &header)));
+                }
                 Err(fault) => chain.suspects.push(Suspect { life: file.life, fault }),
             }
         }

@@ -16,7 +16,7 @@
 //!   0  magic "RKTL"           24  keep-to position u64    64  segment bytes u64
 //!   4  format version u32     32  stream id u64           72  block bytes u32
 //!   8  life u64               40  log owner u128          76  zero (8)
-//!  16  previous life u64      56  zero (8)                84  crc32c of bytes 0..84
+//!  16  previous life u64      56  highest position u64    84  crc32c of bytes 0..84
 //!
 //! block (starts at a multiple of block_bytes, padded with zeros to one; one block = one flush)
 //!   0  magic "RKBL"           24  offset in file u64      56  committed position u64
@@ -40,6 +40,8 @@
 //!   recycled segment's old blocks are not blocks of the new life (rule C6), and a client that stores the image of a block in
 //!   a znode cannot make one.
 //! - **log owner**: the cluster whose log this is, the same in all segments of a stream.
+//! - **highest position**: no record that was ever in this log had a higher one when the segment was made, those included that
+//!   were cut off since. So a number that was given out before a cut can be told from one that was not.
 //! - **offset in file**: a write that the device put elsewhere is noticed.
 //! - **previous position**: of the last record that starts before this block; **first position** and **first record offset** (in
 //!   the payload): of the first that starts in it, 0 and `0xffff_ffff` if none does.
@@ -150,6 +152,8 @@ pub struct SegmentHeader {
     pub stream_id: u64,
     /// The cluster whose log this is.
     pub owner: LogOwner,
+    /// The highest position that was ever in this log when the segment was made.
+    pub highest_position: Position,
     /// Size of the segment, bytes, header included.
     pub segment_bytes: u64,
     /// Blocks start at multiples of this, bytes.
@@ -187,6 +191,7 @@ impl SegmentHeader {
         put_u64(&mut bytes, 24, self.keep_to.0);
         put_u64(&mut bytes, 32, self.stream_id);
         bytes[40..56].copy_from_slice(&self.owner.0.to_le_bytes());
+        put_u64(&mut bytes, 56, self.highest_position.0);
         put_u64(&mut bytes, 64, self.segment_bytes);
         put_u32(&mut bytes, 72, self.block_bytes);
         let crc = crc32c::crc32c(&bytes[..CHECKED_BYTES]);
@@ -210,6 +215,7 @@ impl SegmentHeader {
             keep_to: Position(get_u64(head, 24)),
             stream_id: get_u64(head, 32),
             owner: LogOwner(u128::from(get_u64(head, 40)) | u128::from(get_u64(head, 48)) << 64),
+            highest_position: Position(get_u64(head, 56)),
             segment_bytes: get_u64(head, 64),
             block_bytes: get_u32(head, 72),
         };
@@ -367,6 +373,18 @@ impl BlockHeader {
             return Err(BlockFault::Misplaced { belongs_at: header.offset, durable_position: header.durable_position });
         }
         Ok(header)
+    }
+
+    /// The positions that the block speaks of, records that start in `payload` included. The payload may be missing or cut short.
+    pub fn positions<'a>(&self, payload: &'a [u8]) -> impl Iterator<Item = Position> + use<'a> {
+        let (first, offset) = self.first_record.unwrap_or((Position::ZERO, NO_RECORD_STARTS));
+        let mut rest = payload.get(offset as usize..).unwrap_or_default();
+        let starts = std::iter::from_fn(move || {
+            let (head, bytes) = RecordHead::split_from(rest)?;
+            rest = bytes.get(head.record_bytes as usize..).unwrap_or_default();
+            Some(head.position)
+        });
+        [first, self.previous_position, self.durable_position].into_iter().chain(starts)
     }
 
     /// Bytes of header and payload.

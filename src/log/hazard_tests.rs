@@ -75,7 +75,8 @@ fn a_life_is_not_given_out_again_after_its_file_became_a_spare() {
         discard_after: Some(Position(3)),
         ..RecoveryOptions::new(Position::ZERO, Life::NONE)
     });
-    disk.recycle(&recovered.recycle_now);
+    let cut_off: Vec<_> = recovered.recycle_now.iter().chain(&recovered.recycle_when_ready).copied().collect();
+    disk.recycle(&cut_off);
     assert!(disk.spares.iter().any(|(life, _)| *life == Life(2)), "a segment with discarded blocks is spare");
     let (recovered, _) = disk.recover(RecoveryOptions {
         discard_after: Some(Position(3)),
@@ -567,4 +568,47 @@ fn file_names_are_canonical() {
         assert_eq!(Life::from_file_name(name), None, "{name}");
     }
     assert!(TestDisk::default().recover_all().0.resume(3).is_ok_and(|start| start.next_life == Life(1)));
+}
+
+/// Records were given out up to 12 and are cut back to 3. Whoever counts on must count from 12: clients have heard of those numbers.
+/// The server dies whenever it likes: before the cut is made, right after it, or after records of the new count; and the same again
+/// with a log that is damaged, where nobody reads beyond the damage.
+#[test]
+fn the_highest_position_survives_what_cuts_it_off() {
+    for (damaged, suspect) in [(false, false), (true, false), (true, true)] {
+        let (mut disk, mut writer) = new_log(tiny_config());
+        append_each(&mut disk, &mut writer, 1..=9, 100);
+        (10..=12).for_each(|position| writer.append(Position(position), &record(position, 100)).unwrap());
+        disk.flush_all(&mut writer);
+        if damaged {
+            disk.files.get_mut(&Life(1)).unwrap()[4 * BLOCK + 100] ^= 1;
+        }
+        if suspect {
+            disk.files.get_mut(&Life(2)).unwrap()[9] ^= 1;
+            disk.files.remove(&Life(3)).expect("a segment that was only prepared");
+        }
+        let cut =
+            RecoveryOptions { discard_after: Some(Position(3)), ..RecoveryOptions::new(Position::ZERO, Life::NONE) };
+        let highest = |disk: &TestDisk, options| disk.recover(options).0.highest;
+        assert_eq!(highest(&disk, cut), Position(12), "damaged: {damaged}, suspect: {suspect}");
+        let (recovered, records) = disk.recover(cut);
+        assert_eq!((end_of(&recovered), checked_positions(&records)), (3, vec![1, 2, 3]));
+        disk.recycle(&recovered.recycle_now);
+        assert_eq!(highest(&disk, cut), Position(12), "the cut is not made yet");
+        let recovered = disk.recover(cut).0;
+        let mut writer = LogWriter::start(tiny_config(), recovered.resume(7).unwrap()).unwrap();
+        writer.on_tail_synced(Ok(())).unwrap();
+        disk.make_segments(&mut writer);
+        let all = RecoveryOptions::new(Position::ZERO, Life::NONE);
+        assert_eq!(highest(&disk, all), Position(12), "the cut is made, what was cut off is still there");
+        disk.recycle(&recovered.recycle_now);
+        disk.recycle(&recovered.recycle_when_ready);
+        assert_eq!((highest(&disk, all), end_of(&disk.recover(all).0)), (Position(12), 3));
+        for round in 0..3 {
+            let recovered = disk.recover(all).0;
+            let mut writer = disk.resume(tiny_config(), &recovered);
+            append_each(&mut disk, &mut writer, [20 + round], 100);
+            assert_eq!(highest(&disk, all), Position(20 + round));
+        }
+    }
 }

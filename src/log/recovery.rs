@@ -28,7 +28,7 @@ use super::chain::{ChainLink, LogChain, SegmentPrefix};
 use super::damage::{Damage, DamageCause};
 use super::format::{
     BLOCK_BYTES_DEFAULT, BLOCK_HEADER_BYTES, BlockFault, BlockHeader, Life, RECORD_BYTES_MAX, SegmentFault,
-    looks_like_block,
+    SegmentHeader, looks_like_block,
 };
 use super::position::{LogOwner, Position, Record};
 use super::stream::{RecordStream, Taken, Wanted};
@@ -46,6 +46,8 @@ pub struct RecoveryOptions {
     pub record_bytes_max: u32,
     /// The highest life among the `spare.*` files, [`Life::NONE`] without any: new lives begin above it.
     pub highest_spare: Life,
+    /// The caller knows of positions up to here, from elsewhere: see [`Recovered::highest`].
+    pub highest_known: Position,
     /// The owner of the log if there is none yet.
     pub new_owner: LogOwner,
 }
@@ -58,6 +60,7 @@ impl RecoveryOptions {
             discard_after: None,
             record_bytes_max: RECORD_BYTES_MAX,
             highest_spare,
+            highest_known: from,
             new_owner: LogOwner::default(),
         }
     }
@@ -100,6 +103,8 @@ pub struct Recovered {
     pub committed: Position,
     /// Whose log it is.
     pub owner: LogOwner,
+    /// No position above this was ever given to a record of this log, nor to one that was cut off from it, now or earlier.
+    pub highest: Position,
     stream_id: Option<u64>,
     highest_life: Life,
     used: Vec<SegmentUse>,
@@ -117,7 +122,8 @@ impl Recovered {
         }
         let next_life = Life(self.highest_life.0 + 1);
         let Some(stream_id) = self.stream_id else {
-            return Ok(LogStart::begin(new_stream_id, self.owner, next_life, self.end));
+            let begun = LogStart::begin(new_stream_id, self.owner, next_life, self.end);
+            return Ok(LogStart { highest: self.highest, ..begun });
         };
         let last_used = self.used.last().map_or(Life::NONE, |segment| segment.life);
         let unsure = |s: &&SegmentUse| s.life == last_used || s.last_position > self.claimed_position;
@@ -127,6 +133,7 @@ impl Recovered {
             next_life,
             previous_life: last_used,
             keep_to: self.end,
+            highest: self.highest,
             committed: self.committed,
             tail_to_sync: self.used.iter().filter(unsure).map(|segment| segment.life).collect(),
             older: self.used.clone(),
@@ -162,6 +169,8 @@ enum Step {
     Read,
     /// The log has stopped; does anything here prove that there was more?
     Evidence,
+    /// Something is given up, and all positions in the file are looked at once more, whatever became of it.
+    Survey,
 }
 
 /// A recovery under way. See the module documentation for its use.
@@ -188,6 +197,7 @@ pub struct LogRecovery {
     used: Vec<SegmentUse>,
     claimed_position: Position,
     committed: Position,
+    highest: Position,
 }
 
 impl LogRecovery {
@@ -196,6 +206,7 @@ impl LogRecovery {
         let needed_after = options.discard_after.map_or(options.from, |position| position.min(options.from));
         let mut chain = LogChain::build(files, needed_after);
         let used = std::mem::take(&mut chain.skipped);
+        let highest = options.highest_known.max(chain.highest_position);
         LogRecovery {
             options,
             chain,
@@ -212,6 +223,7 @@ impl LogRecovery {
             used,
             claimed_position: Position::ZERO,
             committed: needed_after,
+            highest,
         }
     }
 
@@ -234,10 +246,16 @@ impl LogRecovery {
     pub fn feed(&mut self, bytes: &[u8], sink: &mut impl FnMut(Record<'_>)) {
         let Some(wanted) = self.next_read() else { return };
         let window = Window { offset: wanted.offset, bytes, is_last: bytes.len() < wanted.bytes };
-        self.next = match self.files_read.checked_sub(self.chain.suspects.len()) {
-            None => self.check_suspect(&window),
-            Some(index) => self.read_link(self.chain.links[index], &window, sink),
+        let link = self.files_read.checked_sub(self.chain.suspects.len()).map(|index| self.chain.links[index]);
+        self.next = match (self.step, link) {
+            (Step::Survey, _) => self.survey(&window),
+            (_, None) => self.check_suspect(&window),
+            (_, Some(link)) => self.read_link(link, &window, sink),
         };
+        if self.next.is_none() && self.options.discard_after.is_some() && self.step != Step::Survey {
+            self.step = Step::Survey;
+            return;
+        }
         if self.next.is_none() {
             self.files_read += 1;
             self.step = Step::Enter;
@@ -299,6 +317,39 @@ impl LogRecovery {
             self.step = Step::Evidence;
         }
         self.look_for_evidence(&link, window, offset)
+    }
+
+    /// Notes the positions of all records in the file. Gives what to read next of it.
+    fn survey(&mut self, window: &Window<'_>) -> Option<(u64, usize)> {
+        let header = self.presumed_header()?;
+        let mut offset = window.offset;
+        while offset < window.end() {
+            let (block, payload) = match window.block_at(&header, offset) {
+                Found::More(bytes) => return Some((offset, bytes)),
+                Found::Block(block, payload) => (Some(block), payload),
+                Found::Fault(BlockFault::PayloadChecksum(block)) => (Some(block), &[][..]),
+                Found::Fault(_) => (None, &[][..]),
+            };
+            let step = u64::from(header.block_bytes);
+            offset +=
+                block.filter(|_| !payload.is_empty()).map_or(step, |block| block.padded_bytes(header.block_bytes));
+            for position in block.iter().flat_map(|block| block.positions(payload)) {
+                self.highest = self.highest.max(position);
+            }
+        }
+        (!window.is_last).then_some((offset, BLOCK_HEADER_BYTES))
+    }
+
+    /// The header of the present file, or what it must have been.
+    fn presumed_header(&self) -> Option<SegmentHeader> {
+        let head = self.chain.links.last()?.header;
+        Some(match self.files_read.checked_sub(self.chain.suspects.len()) {
+            Some(index) => self.chain.links.get(index)?.header,
+            None => {
+                let life = self.chain.suspects.get(self.files_read)?.life;
+                SegmentHeader { life, block_bytes: BLOCK_BYTES_DEFAULT, ..head }
+            }
+        })
     }
 
     /// How far the log was read.
@@ -497,6 +548,7 @@ impl LogRecovery {
             recycle_now,
             recycle_when_ready,
             committed: self.committed.min(end),
+            highest: self.highest.max(end),
             owner: self.chain.links.last().map_or(self.options.new_owner, |link| link.header.owner),
             stream_id: self.chain.links.last().map(|link| link.header.stream_id),
             highest_life: self.chain.highest_life.max(self.options.highest_spare),
@@ -521,11 +573,12 @@ impl LogRecovery {
     }
 
     /// Files that hold nothing of the log: those that can go at once and those that must wait for the next segment's header,
-    /// because a cut is written in their own. Highest life first, so that the chain's head always leads to the rest.
+    /// because a cut is written in their own, or because only they know of positions that are given up. Highest life first, so that the chain's head always leads to the rest.
     fn unused(&self) -> (Vec<Life>, Vec<Life>) {
         let unused = |link: &&ChainLink| !self.used.iter().any(|segment| segment.life == link.header.life);
         let tail: Vec<_> = self.chain.links.iter().rev().take_while(unused).collect();
-        let at_once = tail.iter().take_while(|link| !link.header.is_cut()).count();
+        let may_go = |link: &&&ChainLink| !link.header.is_cut() && self.options.discard_after.is_none();
+        let at_once = tail.iter().take_while(may_go).count();
         let mut now = self.chain.void.clone();
         now.extend(tail[..at_once].iter().map(|link| link.header.life));
         (now, tail[at_once..].iter().map(|link| link.header.life).collect())

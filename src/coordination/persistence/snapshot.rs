@@ -66,6 +66,17 @@ impl SnapshotFiles {
         Ok(starts)
     }
 
+    /// The highest zxid that a snapshot here speaks of. One whose manifest cannot be read says nothing.
+    pub async fn highest(&self) -> Result<Zxid, StorageError> {
+        let mut highest = Zxid::ZERO;
+        for start in self.starts().await? {
+            if let Ok(manifest) = self.manifest(start).await {
+                highest = highest.max(manifest.end);
+            }
+        }
+        Ok(highest)
+    }
+
     /// Reads and checks the manifest of the snapshot that starts at `start`.
     pub async fn manifest(&self, start: Zxid) -> Result<Manifest, SnapshotFilesError> {
         let path = self.path(SnapshotFile::Manifest(start));

@@ -28,6 +28,8 @@ const REPLAY_BATCH_BYTES: usize = 1 << 20;
 const REPLAY_BATCHES_MAX: usize = 16;
 /// Pause before looking again whether all shards have taken a batch.
 const REPLAY_PAUSE: Duration = Duration::from_micros(200);
+/// The last epoch that can be opened: on the wire a zxid has a sign.
+const EPOCH_LAST: u32 = i32::MAX as u32;
 /// Version of a transaction's encoding, which its record in the log carries.
 pub const TXN_VERSION: u16 = 1;
 
@@ -58,10 +60,13 @@ pub async fn recover(
     let started_ms = clock::monotonic_ms();
     let mut replay = TxnReplay::new(driver.clone());
     let from = loaded.manifest.as_ref().map_or(Zxid::ZERO, |manifest| manifest.replay_after());
+    // Snapshots may reach further than the log that is kept, and are removed below.
+    let highest_known = files.highest().await.map_err(ServerError::Snapshots)?;
     let opening = LogOpening {
         config: LogConfig { record_version: TXN_VERSION, ..config },
         from: from.into(),
         discard_after: discard_after.map(Into::into),
+        highest_known: highest_known.into(),
         // A server on its own has no cluster but its log: the first start draws its number, and the log keeps it.
         owner: None,
         new_owner: LogOwner(rand::random()),
@@ -71,6 +76,10 @@ pub async fn recover(
         .await
         .map_err(|error| explain(error, driver, &loaded))?;
     replay.end().await?;
+    let highest = Zxid::from(opened.highest);
+    if highest.epoch() >= EPOCH_LAST {
+        return Err(ServerError::EpochsExhausted { highest });
+    }
     let end = Zxid::from(opened.end);
     if let Some(notice) = &opened.notice {
         tracing::warn!("{notice}");

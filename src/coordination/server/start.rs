@@ -73,6 +73,14 @@ pub enum ServerError {
         /// Its version.
         version: u16,
     },
+    /// No epoch is left.
+    #[error(
+        "zxid {highest} is of the last epoch, so this server cannot open another one: restore older files from a copy"
+    )]
+    EpochsExhausted {
+        /// The highest zxid on this disk.
+        highest: Zxid,
+    },
     /// The log takes nothing any more; what was acknowledged is safe.
     #[error("{0}; the server stops, what it acknowledged is on disk. Check the disk and start it again")]
     LogStopped(String),
@@ -428,7 +436,7 @@ async fn start_sequencer(shared: &Arc<Shared>, driver: &Rc<ShardDriver>) -> Resu
     let ids = SessionIds::new(1, clock::wall_ms());
     let now_ms = clock::monotonic_ms() as i64;
     let mut sequencer = Sequencer::new(config, recovered.log.end.into(), sessions, ids, now_ms);
-    sequencer.open_epoch(clock::wall_ms());
+    sequencer.open_epoch_above(recovered.log.highest.into(), clock::wall_ms());
     let log = recovered.log.log;
     let files = driver.snapshots().clone();
     let snapshots = Snapshots::new(&shared.config, files, log.clone(), recovered.broken, recovered.replayed);

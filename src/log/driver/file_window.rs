@@ -18,6 +18,11 @@ impl FileWindow {
         Ok(FileWindow { reader, start: offset, bytes: Vec::new() })
     }
 
+    /// Whether `offset` was passed already: then the file must be opened again.
+    pub fn is_beyond(&self, offset: u64) -> bool {
+        self.start > offset
+    }
+
     /// The bytes from `offset` on: at least so many, unless the file ends before. What lies before `offset` is forgotten, so
     /// offsets must not go down.
     pub async fn read(&mut self, offset: u64, bytes: usize) -> Result<&[u8], StorageError> {

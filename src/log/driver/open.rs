@@ -27,6 +27,8 @@ pub struct LogOpening {
     pub from: Position,
     /// Give up everything above this.
     pub discard_after: Option<Position>,
+    /// Positions up to here were given out before, as is known from elsewhere.
+    pub highest_known: Position,
     /// Whose log it must be, if that is known. A log that does not exist yet gets it, or `new_owner`.
     pub owner: Option<LogOwner>,
     /// A random owner, for a log that does not exist yet.
@@ -54,6 +56,8 @@ pub struct OpenedLog {
     pub end: Position,
     /// Everything up to here is known to be committed. What lies between this and the end was proposed (rule C2).
     pub committed: Position,
+    /// The highest position that was ever given out, what was cut off included.
+    pub highest: Position,
     /// Whose log it is.
     pub owner: LogOwner,
     /// A line for the operator, when something was cut.
@@ -71,6 +75,7 @@ impl WriteAheadLog {
         let (lives, spares) = Self::list_files(&storage, directory).await?;
         let mut options = RecoveryOptions::new(opening.from, spares.iter().copied().max().unwrap_or(Life::NONE));
         options.discard_after = opening.discard_after;
+        options.highest_known = opening.highest_known;
         options.new_owner = opening.owner.unwrap_or(opening.new_owner);
         let recovered = Self::recover(&storage, directory, &lives, options, replay).await?;
         let start = recovered.resume(opening.new_stream_id).map_err(|damage| WriteAheadLogError::Damaged {
@@ -106,7 +111,8 @@ impl WriteAheadLog {
         log.recycle(&recovered.recycle_now).await?;
         log.sync_tail().await?;
         log.make_segments(&|| ()).await?;
-        Ok(OpenedLog { log, end, committed: recovered.committed, owner: recovered.owner, notice })
+        let Recovered { committed, highest, owner, .. } = recovered;
+        Ok(OpenedLog { log, end, committed, highest, owner, notice })
     }
 
     /// Whether there is a log in `directory` at all.
@@ -140,7 +146,9 @@ impl WriteAheadLog {
         let mut recovery = LogRecovery::new(&prefixes, options);
         let mut file: Option<(Life, FileWindow)> = None;
         while let Some(wanted) = recovery.next_read() {
-            if file.as_ref().is_none_or(|(life, _)| *life != wanted.life) {
+            let is_open =
+                |(life, window): &(Life, FileWindow)| *life == wanted.life && !window.is_beyond(wanted.offset);
+            if !file.as_ref().is_some_and(is_open) {
                 let path = directory.join(wanted.life.file_name());
                 file = Some((wanted.life, FileWindow::open(storage, &path, wanted.offset).await?));
             }

@@ -54,6 +54,7 @@ fn opening() -> LogOpening {
         config: small_segments(),
         from: Position::ZERO,
         discard_after: None,
+        highest_known: Position::ZERO,
         owner: None,
         new_owner: OWNER,
         new_stream_id: 7,

@@ -56,6 +56,8 @@ pub struct LogStart {
     pub keep_to: Position,
     /// Whose log it is.
     pub owner: LogOwner,
+    /// The highest position that was ever in it, what was cut off included.
+    pub highest: Position,
     /// Everything up to here is known to be committed.
     pub committed: Position,
     /// Segments that hold the log so far, oldest first.
@@ -74,6 +76,7 @@ impl LogStart {
             next_life,
             previous_life: Life::NONE,
             keep_to: base,
+            highest: base,
             committed: base,
             older: Vec::new(),
             tail_to_sync: Vec::new(),
@@ -181,6 +184,7 @@ pub struct LogWriter<B = Vec<u8>> {
     stopped: Option<String>,
     stream_id: u64,
     owner: LogOwner,
+    highest: Position,
     tail_to_sync: Vec<Life>,
     queue: FlushQueue<B>,
     reserved_bytes: u64,
@@ -233,6 +237,7 @@ impl<B: BlockBuffer> LogWriter<B> {
             stopped: None,
             stream_id: start.stream_id,
             owner: start.owner,
+            highest: start.highest,
             tail_to_sync: start.tail_to_sync,
             reserved_bytes: 0,
             refused_bytes: 0,

@@ -21,6 +21,7 @@ impl<B: BlockBuffer> LogWriter<B> {
             keep_to: self.keep_to,
             stream_id: self.stream_id,
             owner: self.owner,
+            highest_position: self.highest,
             segment_bytes: self.config.segment_bytes,
             block_bytes: self.config.block_bytes,
         };
