@@ -2,9 +2,10 @@
 //! appended that contains everything acknowledged.
 
 use super::format::Life;
-use super::position::Position;
+use super::position::{Position, Record};
+use super::range::RangeReader;
 use super::recovery::{RecoveryOptions, Verdict};
-use super::test_disk::{BLOCK, TestDisk, checked_positions, new_log, record, tiny_config};
+use super::test_disk::{BLOCK, SECTOR_BYTES, TestDisk, checked_positions, new_log, record, tiny_config};
 use super::writer::{LogConfig, LogWriter};
 use proptest::prelude::*;
 
@@ -19,6 +20,8 @@ enum Event {
     Idle,
     /// Somebody asks for room for a record of this size.
     Reserve(usize),
+    /// Somebody who lags behind reads what is durable, in ranges of so many positions.
+    Read(u64),
     /// A snapshot was taken at the durable position: old segments are recycled.
     Purge,
     /// The power fails. Of the flush in flight, a sector survives if its bit is set.
@@ -34,6 +37,7 @@ fn event() -> impl Strategy<Value = Event> {
         8 => Just(Event::Flush),
         1 => Just(Event::Idle),
         1 => (0usize..200_000).prop_map(Event::Reserve),
+        2 => (1u64..8).prop_map(Event::Read),
         1 => Just(Event::Purge),
         2 => (any::<u64>(), any::<bool>()).prop_map(|(kept_sectors, flush_in_flight)| Event::Crash {
             kept_sectors,
@@ -77,6 +81,7 @@ impl History {
                     assert_eq!(self.disk.finish(&mut self.writer, plan).0, self.acknowledged);
                 }
             }
+            Event::Read(positions) => self.read(positions),
             Event::Reserve(bytes) => self.reserve(bytes),
             Event::Purge => {
                 self.base = self.acknowledged;
@@ -107,6 +112,29 @@ impl History {
         self.next_position += 1 + bytes as u64 % 3;
         self.writer.append(Position(position), &record(position, bytes)).unwrap();
         self.appended.push(position);
+    }
+
+    /// What a reader gets while the log is written is what was appended and is durable.
+    fn read(&mut self, positions: u64) {
+        let mut reader = RangeReader::new(Position(self.base));
+        let mut records = Vec::new();
+        let durable = self.writer.durable_position().0;
+        let mut to = self.base;
+        while to < durable {
+            to += positions;
+            while let Some(wanted) = reader.next_read(&self.writer, Position(to)) {
+                let (file, from) = (&self.disk.files[&wanted.life], wanted.offset as usize);
+                let readable = usize::try_from(self.writer.readable_bytes(wanted.life)).unwrap_or(usize::MAX);
+                let end = file.len().min(readable).min(from + wanted.bytes.next_multiple_of(SECTOR_BYTES));
+                let is_over = self.writer.segment_after(wanted.life).is_some();
+                let mut sink = |record: Record<'_>| records.push((record.position, record.bytes.to_vec()));
+                reader.feed(&file[from..end], is_over, Position(to), &mut sink).expect("no damage");
+            }
+            assert!(records.last().is_none_or(|(position, _)| position.0 <= to), "nothing beyond the range");
+        }
+        let range = self.base + 1..=durable;
+        let expected: Vec<_> = self.appended.iter().copied().filter(|position| range.contains(position)).collect();
+        assert_eq!(checked_positions(&records), expected);
     }
 
     /// Busy is never the last word: flushes and segments that the log asks for itself make the room.
@@ -164,6 +192,7 @@ proptest! {
         for event in events {
             history.step(event);
         }
+        history.step(Event::Read(3));
         history.step(Event::Crash { kept_sectors: 0, flush_in_flight: true });
     }
 

@@ -1,4 +1,4 @@
-//! The transaction log on disk, to the byte. All integers are little-endian.
+//! The log on disk, to the byte. All integers are little-endian.
 //!
 //! # Files
 //! The log is a chain of segment files `log.<life>` (16 hex digits) of a fixed size. A segment's **life** is a number that

@@ -1,4 +1,4 @@
-//! What a start may believe of the transaction log it finds.
+//! What a start may believe of the log it finds.
 //!
 //! Use: [`LogRecovery::new`] with the first bytes of every `log.*` file, then [`LogRecovery::feed`] with the stretch of a file that
 //! [`LogRecovery::next_read`] names, until it names none, then [`LogRecovery::finish`]. Records come out in order while it reads. A

@@ -25,7 +25,7 @@ pub(super) enum Taken {
 }
 
 /// A record that is not complete yet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Unfinished {
     position: Position,
     version: u16,
@@ -36,7 +36,7 @@ struct Unfinished {
 }
 
 /// Where the stream of records stands.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct RecordStream {
     last_started: Position,
     last_complete: Position,
@@ -75,7 +75,7 @@ impl RecordStream {
         sink: &mut impl FnMut(Record<'_>),
     ) -> Result<Taken, DamageCause> {
         self.check_follows(block)?;
-        let mut payload = self.continue_record(block, payload, sink)?;
+        let mut payload = self.continue_record(block, payload, wanted.after, sink)?;
         while !payload.is_empty() {
             let (head, bytes) = RecordHead::split_from(payload).ok_or(DamageCause::Malformed)?;
             self.check_head(&head, wanted)?;
@@ -103,6 +103,7 @@ impl RecordStream {
         &mut self,
         block: &BlockHeader,
         payload: &'a [u8],
+        after: Position,
         sink: &mut impl FnMut(Record<'_>),
     ) -> Result<&'a [u8], DamageCause> {
         let continued = block.first_record.map_or(payload.len(), |(_, offset)| offset as usize);
@@ -126,7 +127,8 @@ impl RecordStream {
         }
         if let Some(record) = self.unfinished.take_if(|_| ends_here) {
             self.last_complete = record.position;
-            if record.wanted {
+            // A block that is read again may end a record that was handed out the first time.
+            if record.wanted && record.position > after {
                 sink(Record { position: record.position, version: record.version, bytes: &record.bytes });
             }
         }

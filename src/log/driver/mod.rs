@@ -1,10 +1,13 @@
 //! The log on disk: carries out what [`LogWriter`] plans.
 //!
-//! Two tasks, both on the executor of the shard that owns the log: one writes flushes (one in flight at a time, all that is queued in each),
-//! one makes segments ahead of need in the background. Neither decides anything.
+//! Two tasks, both on the executor of the shard that owns the log: one writes flushes (one in flight at a time, all that is queued
+//! in each), one makes segments ahead of need in the background. Neither decides anything. Beside them stand [`LogReader`]s, for
+//! those who lag behind, and [`WriteAheadLog::cut_above`].
 
+mod cut;
 mod file_window;
 mod open;
+mod reader;
 mod segments;
 #[cfg(test)]
 mod tests;
@@ -12,6 +15,7 @@ mod tests;
 use super::block::BlockBuffer;
 use super::damage::Damage;
 use super::format::Life;
+use super::holds::Holds;
 use super::position::{LogOwner, Position};
 use super::writer::{FlushPlan, LogError, LogWriter, Refusal, Reservation};
 use crate::runtime::{LocalNotify, clock};
@@ -23,6 +27,7 @@ use std::rc::Rc;
 use thiserror::Error;
 
 pub use open::{LogOpening, OpenedLog, Replay};
+pub use reader::{LogReader, ReadError};
 
 /// Why the log cannot be used.
 #[derive(Debug, Error)]
@@ -93,6 +98,16 @@ pub struct WriteAheadLog {
     flush_us: Cell<(u64, u64)>,
     flush_us_max: Cell<u64>,
     stopping: Cell<bool>,
+    /// Who still reads the log.
+    holds: RefCell<Holds>,
+    /// A cut waits or is being made: nothing else is begun.
+    cutting: Cell<bool>,
+    /// Operations on files that a cut must wait for, and who tells it that there are none.
+    under_way: Cell<u32>,
+    quiet: LocalNotify,
+    /// How often the log was cut, and to where the last time.
+    cuts: Cell<u64>,
+    cut_to: Cell<Position>,
 }
 
 impl WriteAheadLog {
@@ -128,7 +143,7 @@ impl WriteAheadLog {
     /// be durable.
     pub async fn run_flushes(&self, durable: impl Fn(Position)) -> Result<(), WriteAheadLogError> {
         loop {
-            let plan = self.writer.borrow_mut().next_flush()?;
+            let plan = if self.cutting.get() { None } else { self.writer.borrow_mut().next_flush()? };
             self.segment_wanted.notify();
             match plan {
                 Some(plan) => durable(self.flush(plan).await?),
@@ -145,7 +160,7 @@ impl WriteAheadLog {
 
     /// Writes down what is durable and committed, when nothing else has done so since (rule E6). Called once in a tick.
     pub async fn idle(&self) -> Result<(), WriteAheadLogError> {
-        let plan = self.writer.borrow_mut().idle_block()?;
+        let plan = if self.cutting.get() { None } else { self.writer.borrow_mut().idle_block()? };
         if let Some(plan) = plan {
             self.flush(plan).await?;
             self.kick();
@@ -156,7 +171,7 @@ impl WriteAheadLog {
     async fn flush(&self, plan: FlushPlan<AlignedBuf>) -> Result<Position, WriteAheadLogError> {
         let started_us = clock::monotonic_us();
         let life = plan.life;
-        let outcome = self.write(plan).await;
+        let outcome = self.counted(self.write(plan)).await;
         let took_us = clock::monotonic_us() - started_us;
         let (count, sum_us) = self.flush_us.get();
         self.flush_us.set((count + 1, sum_us + took_us));
@@ -171,6 +186,15 @@ impl WriteAheadLog {
         // Segments are filled one after the other: earlier ones are not written any more, and need not stay open.
         self.files.borrow_mut().retain(|open, _| *open >= life);
         Ok(durable)
+    }
+
+    /// Runs an operation that a cut must wait for.
+    async fn counted<T>(&self, operation: impl Future<Output = T>) -> T {
+        self.under_way.set(self.under_way.get() + 1);
+        let outcome = operation.await;
+        self.under_way.set(self.under_way.get() - 1);
+        self.quiet.notify();
+        outcome
     }
 
     /// Gives the buffer back.

@@ -5,6 +5,7 @@ use super::{WriteAheadLog, WriteAheadLogError};
 use crate::base::planted;
 use crate::log::chain::SegmentPrefix;
 use crate::log::format::{BLOCK_BYTES_DEFAULT, Life};
+use crate::log::holds::Holds;
 use crate::log::position::{LogOwner, Position, Record};
 use crate::log::recovery::{LogRecovery, Recovered, RecoveryOptions, Verdict};
 use crate::log::writer::{LogConfig, LogWriter};
@@ -107,6 +108,12 @@ impl WriteAheadLog {
             flush_us: Cell::new((0, 0)),
             flush_us_max: Cell::new(0),
             stopping: Cell::new(false),
+            holds: RefCell::new(Holds::default()),
+            cutting: Cell::new(false),
+            under_way: Cell::new(0),
+            quiet: LocalNotify::new(),
+            cuts: Cell::new(0),
+            cut_to: Cell::new(Position::MAX),
         });
         log.recycle(&recovered.recycle_now).await?;
         log.sync_tail().await?;

@@ -20,7 +20,9 @@ impl WriteAheadLog {
     /// be tried again.
     pub async fn run_segments(&self, room: impl Fn()) -> Result<(), WriteAheadLogError> {
         while !self.stopping.get() {
-            self.make_segments(&room).await?;
+            if !self.cutting.get() {
+                self.counted(self.make_segments(&room)).await?;
+            }
             if self.writer.borrow().out_of_space().is_some() {
                 sleep(SEGMENT_RETRY).await;
                 self.writer.borrow_mut().retry_segment();
@@ -131,9 +133,26 @@ impl WriteAheadLog {
         Ok(())
     }
 
-    /// The log is needed from `position` only: a complete snapshot begins there.
+    /// The log is needed from `position` only: a complete snapshot begins there. Whoever reads the log still holds what he needs of
+    /// it; that goes with the next purge after him.
     pub async fn purge_below(&self, position: Position) -> Result<(), StorageError> {
-        let lives = self.writer.borrow_mut().purge_below(position);
-        self.recycle(&lives).await
+        if self.cutting.get() {
+            return Ok(());
+        }
+        let limit = self.holds.borrow().purge_limit(position);
+        let lives = self.writer.borrow_mut().purge_below(limit);
+        self.counted(self.recycle(&lives)).await
+    }
+
+    /// Makes the first segment of a log that was cut, however long there is no room for it.
+    pub(super) async fn make_segments_until_ready(&self) -> Result<(), WriteAheadLogError> {
+        loop {
+            self.make_segments(&|| ()).await?;
+            if self.writer.borrow().out_of_space().is_none() {
+                return Ok(());
+            }
+            sleep(SEGMENT_RETRY).await;
+            self.writer.borrow_mut().retry_segment();
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The driver of the log on a real file system: what its two tasks owe to those who wait.
 
-use super::{LogOpening, OpenedLog, Replay, WriteAheadLog, WriteAheadLogError};
+use super::{LogOpening, OpenedLog, ReadError, Replay, WriteAheadLog, WriteAheadLogError};
 use crate::log::position::{LogOwner, Position, Record};
+use crate::log::range::RangeFault;
 use crate::log::writer::{LogConfig, Refusal};
 use crate::runtime::{LocalNotify, Queue, ShardsConfig, TaskHandle, run_shards, sleep, spawn, timeout};
 use crate::storage::{Backend, Storage, test_directory};
@@ -215,5 +216,137 @@ fn records_are_handed_on_while_the_log_is_read() {
         WriteAheadLog::open(Storage::new(Backend::Direct), &directory, large, &mut stretches).await.unwrap();
         assert_eq!(stretches.records, 1000);
         assert!(stretches.bytes_max < 2 << 20, "{} bytes at once", stretches.bytes_max);
+    });
+}
+
+/// The names of the segments.
+fn segments(directory: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.filter(|name| name.starts_with("log.")).collect();
+    names.sort();
+    names
+}
+
+/// A learner lags behind, and reads the log while more is written to it: now from segments that are full, now from the one that was
+/// flushed to a moment ago, of which it may have read ahead what was not there yet. Meanwhile a snapshot would let all of it go.
+#[test]
+fn a_reader_gets_everything_while_the_log_is_written_and_purged() {
+    with_directory("reader", |directory| async move {
+        let log = Running::start(open(&directory).await);
+        let mut reader = log.log.read_after(Position::ZERO);
+        let mut read = Vec::new();
+        for round in 0..6 {
+            for position in 1 + round * 10..=10 + round * 10 {
+                log.write(Position(position), &position.to_le_bytes().repeat(1 + 700 * (position as usize % 7))).await;
+            }
+            log.log.purge_below(Position(10 + round * 10)).await.unwrap();
+            let mut sink = |record: Record<'_>| {
+                assert_eq!(record.bytes[..8], record.position.0.to_le_bytes());
+                read.push(record.position.0);
+            };
+            // Not to the end: the next round begins in the middle of what is there.
+            while reader.read(Position(7 + round * 10), 1000, &mut sink).await.unwrap() {}
+            assert_eq!(reader.after(), Position(7 + round * 10));
+        }
+        while reader.read(Position::MAX, 1000, &mut |record| read.push(record.position.0)).await.unwrap() {}
+        assert_eq!(read, (1..=60).collect::<Vec<_>>());
+        log.stop().await;
+    });
+}
+
+/// A snapshot lets the log go that a learner is still being sent: the learner would have to begin again, and again, and never catch
+/// up. And a reader that is gone must not keep the log for ever.
+#[test]
+fn what_is_held_is_not_purged_and_goes_when_the_holder_does() {
+    with_directory("holds", |directory| async move {
+        let log = Running::start(open(&directory).await);
+        for position in 1..=30 {
+            log.write(Position(position), &[1; 10_000]).await;
+        }
+        let all = segments(&directory);
+        let reader = log.log.read_after(Position(3));
+        log.log.purge_below(Position(29)).await.unwrap();
+        assert_eq!(segments(&directory), all, "records above 3 are needed");
+        drop(reader);
+        log.log.purge_below(Position(29)).await.unwrap();
+        assert!(segments(&directory).len() + 3 < all.len());
+        let mut late = log.log.read_after(Position(3));
+        let error = late.read(Position::MAX, 1, &mut |_| ()).await.unwrap_err();
+        let ReadError::Range { fault, .. } = error else { panic!("{error}") };
+        assert!(matches!(*fault, RangeFault::Purged { .. }), "{fault}");
+        log.stop().await;
+    });
+}
+
+/// A new leader cuts off what its predecessor had proposed. What the cut took must not come back after a crash, what it left must be
+/// there, and whoever counted it as durable must be told otherwise.
+#[test]
+fn a_log_that_is_in_use_is_cut_for_good() {
+    with_directory("cut", |directory| async move {
+        let log = Running::start(open(&directory).await);
+        for position in [2, 4, 6, 8, 10] {
+            log.write(Position(position), &[position as u8; 30_000]).await;
+        }
+        let mut reader = log.log.read_after(Position::ZERO);
+        while reader.read(Position(8), usize::MAX, &mut |_| ()).await.unwrap() {}
+        let mut slow = log.log.read_after(Position(2));
+        log.log.writer().borrow_mut().append(Position(11), b"not durable yet, and given up").unwrap();
+        // 5 was never given to a record: the last one before it stays.
+        assert_eq!(log.log.cut_above(Position(5)).await.unwrap(), Position(4));
+        assert_eq!(log.log.writer().borrow().durable_position(), Position(4));
+        assert_eq!(log.log.writer().borrow().last_appended(), Position(4));
+        let error = reader.read(Position::MAX, 1, &mut |_| ()).await.unwrap_err();
+        assert!(matches!(error, ReadError::Cut { kept_to: Position(4), after: Position(8) }), "{error}");
+        // The power fails here, or later.
+        let copy = directory.join("copy");
+        std::fs::create_dir(&copy).unwrap();
+        for name in segments(&directory) {
+            std::fs::copy(directory.join(&name), copy.join(&name)).unwrap();
+        }
+        assert_eq!(open_with(&copy, opening()).await.1, [(2, 30_000), (4, 30_000)]);
+        log.durable.set(Position(4));
+        log.write(Position(7), b"of the new leader").await;
+        let mut read = Vec::new();
+        while slow.read(Position::MAX, usize::MAX, &mut |record| read.push(record.position.0)).await.unwrap() {}
+        assert_eq!(read, [4, 7]);
+        log.stop().await;
+        let (opened, found) = open_with(&directory, opening()).await;
+        assert_eq!(found, [(2, 30_000), (4, 30_000), (7, 17)]);
+        assert!(opened.unwrap().highest >= Position(10), "the numbers of what was cut off are known");
+    });
+}
+
+/// What waits to be flushed when the log is cut is as good as what was flushed: below the cut it stays.
+#[test]
+fn a_cut_keeps_what_was_not_flushed_yet_below_it() {
+    with_directory("cut-queued", |directory| async move {
+        let log = Running::start(open(&directory).await);
+        for position in 1..=6 {
+            log.log.writer().borrow_mut().append(Position(position), &[5; 50_000]).unwrap();
+        }
+        assert_eq!(log.log.cut_above(Position(4)).await.unwrap(), Position(4));
+        log.stop().await;
+        let found = open_with(&directory, opening()).await.1;
+        assert_eq!(found, [1, 2, 3, 4].map(|position| (position, 50_000)));
+    });
+}
+
+/// What is committed is told by the blocks, also by an idle log; what is only durable was proposed, and is left apart.
+#[test]
+fn a_start_tells_the_committed_prefix_from_the_proposed_tail() {
+    with_directory("committed", |directory| async move {
+        let log = Running::start(open(&directory).await);
+        log.write(Position(1), b"one").await;
+        log.write(Position(2), b"two").await;
+        log.log.commit(Position(1));
+        log.write(Position(3), b"three").await;
+        log.stop().await;
+        let opened = open_with(&directory, opening()).await.0.unwrap();
+        assert_eq!((opened.committed, opened.end), (Position(1), Position(3)));
+        opened.log.commit(Position(3));
+        opened.log.idle().await.unwrap();
+        drop(opened);
+        let opened = open_with(&directory, opening()).await.0.unwrap();
+        assert_eq!((opened.committed, opened.end), (Position(3), Position(3)));
     });
 }

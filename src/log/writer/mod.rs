@@ -1,7 +1,7 @@
-//! What is written to the transaction log, where and when: a state machine without IO.
+//! What is written to the log, where and when: a state machine without IO.
 //!
 //! # The driver's duties, in order
-//! 1. Recover ([`super::recovery`]), then [`LogWriter::start`] with what it says.
+//! 1. Recover ([`crate::log::recovery`]), then [`LogWriter::start`] with what it says.
 //! 2. **Sync the tail** (rule E3): sync each file of [`LogWriter::tail_to_sync`], report by [`LogWriter::on_tail_synced`].
 //!    Until then nothing is durable and no segment is asked for.
 //! 3. After every event, as long as something comes:
@@ -15,7 +15,8 @@
 //! 4. Within a tick of the last flush of a busy time: [`LogWriter::idle_block`], carried out like any plan (rule E6).
 //! 5. After a snapshot: the files of [`LogWriter::purge_below`] are no longer needed. Remove them, or rename `log.<life>` to
 //!    `spare.<life>`, **in the order given**, syncing the directory after each, so that a crash leaves no hole in the middle.
-//!    The spare name must carry the file's own life: it keeps that life from being given out again (rule C6).
+//!    The spare name must carry the file's own life: it keeps that life from being given out again (rule C6). Whoever still reads
+//!    the log is asked first: `purge_below` gets no more than [`crate::log::holds::Holds::purge_limit`].
 //! 6. Any error from a call: the log is stopped for good. Answer nothing that rests on it; a restart decides what survived.
 //!
 //! # What is promised
@@ -121,7 +122,7 @@ pub struct FlushPlan<B = Vec<u8>> {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LogError {
     /// A flush failed, now or earlier. What it wrote may or may not be on disk.
-    #[error("the transaction log is stopped: {0}")]
+    #[error("the log is stopped: {0}")]
     Stopped(String),
     /// Records must come in strictly increasing order.
     #[error("record {position} after {last} is out of order")]
@@ -149,10 +150,10 @@ pub enum Refusal {
     #[error("the log queue is full")]
     Busy,
     /// No room on disk: refuse the write with an error.
-    #[error("no room for the transaction log: {0}")]
+    #[error("no room for the log: {0}")]
     NoSpace(String),
     /// The log takes nothing any more.
-    #[error("the transaction log is stopped: {0}")]
+    #[error("the log is stopped: {0}")]
     Stopped(String),
 }
 
@@ -169,6 +170,8 @@ struct ActiveSegment {
     seed: BlockSeed,
     /// Invariant: a multiple of the block size; nothing at or above it was written in this life.
     next_offset: u64,
+    /// What lies below is flushed.
+    flushed_offset: u64,
 }
 
 #[derive(Debug)]
@@ -264,6 +267,21 @@ impl<B: BlockBuffer> LogWriter<B> {
         })
     }
 
+    /// The sizes and habits it was started with.
+    pub fn config(&self) -> &LogConfig {
+        &self.config
+    }
+
+    /// Whose log it is.
+    pub fn owner(&self) -> LogOwner {
+        self.owner
+    }
+
+    /// The random number of this data directory's log.
+    pub fn stream_id(&self) -> u64 {
+        self.stream_id
+    }
+
     /// The files to sync before anything else, empty once done (rule E3).
     pub fn tail_to_sync(&self) -> &[Life] {
         &self.tail_to_sync
@@ -347,6 +365,9 @@ impl<B: BlockBuffer> LogWriter<B> {
         let flush = self.in_flight.take().ok_or(LogError::NotAsked("a flush"))?;
         self.stop_on_failure(outcome)?;
         self.active_written = true;
+        if let Some(active) = &mut self.active {
+            active.flushed_offset = active.next_offset;
+        }
         if let Some(position) = flush.completes {
             self.durable_position = position;
             if self.config.sync {
@@ -359,6 +380,11 @@ impl<B: BlockBuffer> LogWriter<B> {
     /// Takes a flush's buffer back, so that the next one need not be allocated.
     pub fn give_back(&mut self, bytes: B) {
         self.queue.give_back(bytes);
+    }
+
+    /// The highest position that was ever in this log, what was cut off included.
+    pub fn highest(&self) -> Position {
+        self.highest.max(self.queue.last_appended())
     }
 
     /// Everything up to here survives a power failure (without `sync`: a crash of the process).

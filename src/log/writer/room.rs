@@ -85,7 +85,8 @@ impl<B: BlockBuffer> LogWriter<B> {
 
     /// The record of this reservation was appended, or its write was given up.
     pub fn release(&mut self, reservation: Reservation) {
-        self.reserved_bytes -= reservation.file_bytes;
+        // One that was made before the log was cut is not counted any more.
+        self.reserved_bytes = self.reserved_bytes.saturating_sub(reservation.file_bytes);
     }
 
     /// Segments whose records are all below `position`, oldest first; they are forgotten here. With a snapshot that starts at
@@ -105,6 +106,29 @@ impl<B: BlockBuffer> LogWriter<B> {
         self.used.iter()
     }
 
+    /// The segment in which the first record above `after` starts.
+    pub fn segment_above(&self, after: Position) -> Option<SegmentUse> {
+        self.used.iter().find(|segment| segment.last_position > after).copied()
+    }
+
+    /// The segment that follows the one of `life`.
+    pub fn segment_after(&self, life: Life) -> Option<SegmentUse> {
+        self.used.iter().find(|segment| segment.life > life).copied()
+    }
+
+    /// The segment of `life`, if it holds a part of the log.
+    pub fn segment(&self, life: Life) -> Option<SegmentUse> {
+        self.used.iter().find(|segment| segment.life == life).copied()
+    }
+
+    /// Bytes of the file of `life` that no later flush will change: all of them, but for the segment that is written.
+    pub fn readable_bytes(&self, life: Life) -> u64 {
+        match &self.active {
+            Some(active) if active.life == life => active.flushed_offset,
+            _ => u64::MAX,
+        }
+    }
+
     fn take_asked(&mut self, life: Life) -> Result<(), LogError> {
         self.check_running()?;
         let asked = self.asked.take_if(|asked| *asked == life);
@@ -119,7 +143,7 @@ impl<B: BlockBuffer> LogWriter<B> {
         let Some(life) = self.ready.pop_front() else { return false };
         let seed = BlockSeed::new(self.stream_id, life);
         let next_offset = u64::from(self.config.block_bytes);
-        self.active = Some(ActiveSegment { life, seed, next_offset });
+        self.active = Some(ActiveSegment { life, seed, next_offset, flushed_offset: next_offset });
         self.active_written = false;
         self.used.push_back(SegmentUse { life, last_position: self.last_started });
         true
