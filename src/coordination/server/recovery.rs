@@ -16,7 +16,7 @@ use crate::log::position::{LogOwner, Record};
 use crate::log::writer::LogConfig;
 use crate::runtime::{clock, sleep, yield_if_needed};
 use crate::storage::Storage;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::rc::Rc;
@@ -153,7 +153,7 @@ fn explain(error: WriteAheadLogError, driver: &ShardDriver, loaded: &Loaded) -> 
 /// until every shard has applied it and let go of it; until then the reading of the log waits.
 struct TxnReplay {
     driver: Rc<ShardDriver>,
-    open: BytesMut,
+    open: Vec<u8>,
     /// Filled and not handed over.
     filled: VecDeque<Bytes>,
     /// Handed over and not let go of by all shards, oldest first.
@@ -173,10 +173,10 @@ impl Replay for TxnReplay {
         }
         self.transactions += 1;
         self.bytes += record.bytes.len() as u64;
-        self.open.put_u32_le(record.bytes.len() as u32);
-        self.open.put_slice(record.bytes);
+        self.open.extend_from_slice(&(record.bytes.len() as u32).to_le_bytes());
+        self.open.extend_from_slice(record.bytes);
         if self.open.len() >= REPLAY_BATCH_BYTES {
-            self.filled.push_back(self.open.split().freeze());
+            self.close_batch();
         }
     }
 
@@ -191,13 +191,18 @@ impl TxnReplay {
     fn new(driver: Rc<ShardDriver>) -> TxnReplay {
         TxnReplay {
             driver,
-            open: BytesMut::new(),
+            open: Vec::new(),
             filled: VecDeque::new(),
             on_their_way: VecDeque::new(),
             transactions: 0,
             bytes: 0,
             unknown: None,
         }
+    }
+
+    /// Every batch has memory of its own: whether the shards have let go of one must not depend on another.
+    fn close_batch(&mut self) {
+        self.filled.push_back(Bytes::from(std::mem::take(&mut self.open)));
     }
 
     async fn hand_over(&mut self, batch: Bytes) {
@@ -228,9 +233,8 @@ impl TxnReplay {
 
     /// The log was read to its end: hands over the rest.
     async fn end(&mut self) -> Result<(), ServerError> {
-        let rest = self.open.split().freeze();
-        if !rest.is_empty() {
-            self.filled.push_back(rest);
+        if !self.open.is_empty() {
+            self.close_batch();
         }
         self.until_taken().await;
         self.unknown.take().map_or(Ok(()), Err)
