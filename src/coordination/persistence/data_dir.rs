@@ -134,7 +134,7 @@ mod tests {
         assert!(create_durably(&top.join("a"), denied).is_err());
         assert!(create_durably(&top.join("a"), denied).is_ok(), "it was there");
         let above = top.clone();
-        let above_only = move |directory: &Path| if directory < &above { denied(directory) } else { Ok(()) };
+        let above_only = move |directory: &Path| if *directory < *above { denied(directory) } else { Ok(()) };
         assert!(create_durably(&top.join("b/c"), above_only).is_ok());
         std::fs::remove_dir_all(top).unwrap();
     }
