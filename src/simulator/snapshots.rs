@@ -6,11 +6,11 @@
 use super::disk::Disk;
 use crate::base::{Zxid, coverage};
 use crate::coordination::persistence::snapshot_format::{Manifest, PartSummary};
+use crate::coordination::persistence::snapshot_loader::SnapshotLoader;
 use crate::coordination::persistence::snapshot_part::PartWriter;
 use crate::coordination::persistence::snapshot_policy::SnapshotPolicy;
+use crate::coordination::persistence::snapshot_scan::PartScan;
 use crate::coordination::processor::Shard;
-use crate::coordination::server::snapshot_load::SnapshotLoader;
-use crate::coordination::server::snapshot_scan::PartScan;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

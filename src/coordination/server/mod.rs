@@ -15,13 +15,9 @@ mod recovery;
 mod report;
 mod sequencer_driver;
 mod shard_driver;
-pub(crate) mod snapshot_load;
-pub(crate) mod snapshot_scan;
+mod snapshot_load;
 mod snapshots;
 mod start;
 mod words;
 
 pub use start::{Server, ServerError, ServerOptions};
-
-#[cfg(test)]
-mod snapshot_tests;

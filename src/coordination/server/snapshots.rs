@@ -10,12 +10,12 @@
 
 use super::message::ShardMessage;
 use super::shard_driver::ShardDriver;
-use super::snapshot_scan::PartScan;
 use crate::base::{ShardId, Zxid};
 use crate::config::ServerConfig;
 use crate::coordination::persistence::snapshot::{SnapshotFiles, SnapshotFilesError};
 use crate::coordination::persistence::snapshot_format::{Manifest, PartSummary, SnapshotFault};
 use crate::coordination::persistence::snapshot_policy::SnapshotPolicy;
+use crate::coordination::persistence::snapshot_scan::PartScan;
 use crate::log::driver::WriteAheadLog;
 use crate::metrics::Counters;
 use crate::runtime::{LocalNotify, Queue, clock, sleep, spawn, timeout};
