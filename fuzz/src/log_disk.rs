@@ -2,7 +2,7 @@
 
 use arbitrary::Arbitrary;
 use ringkeeper::log::chain::SegmentPrefix;
-use ringkeeper::log::format::{BLOCK_BYTES_DEFAULT, Life};
+use ringkeeper::log::format::{BLOCK_BYTES_DEFAULT, Life, SEGMENT_HEADER_BYTES};
 use ringkeeper::log::position::{Position, Record};
 use ringkeeper::log::recovery::{LogRecovery, Recovered, RecoveryOptions};
 use ringkeeper::log::writer::{FlushPlan, LogConfig, LogWriter, SegmentSpec};
@@ -168,7 +168,7 @@ impl LogDisk {
             Damage::Flip { file, sector, at, bit } => self.flip(file, sector, usize::from(at) % SECTOR_BYTES, bit),
             Damage::FlipHead { file, block, at, bit } => {
                 let sector = (usize::from(block) * (BLOCK / SECTOR_BYTES) % 64) as u8;
-                self.flip(file, sector, usize::from(at) % 64, bit);
+                self.flip(file, sector, usize::from(at) % SEGMENT_HEADER_BYTES, bit);
             }
             Damage::Zero { file, sector, sectors } => {
                 self.replace(file, sector, sectors, |_, range| vec![0; range.len()])
