@@ -448,3 +448,42 @@ fn rounds_of_the_trial_pass_without_the_bug() {
         }
     }
 }
+
+/// The most memory that a server has used so far, bytes.
+fn peak_bytes(server: &ServerProcess) -> usize {
+    let path = format!("/proc/{}/status", server.pid().as_raw_nonzero());
+    let status = std::fs::read_to_string(path).expect("the server runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a VmHWM line");
+    let kib: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kib << 10
+}
+
+/// A log that is much longer than what it leaves in the tree. A start that held all of it in memory, before the first transaction was
+/// applied, needed as much memory as there is log; and one that hands on more than the shards take would need it just as well.
+#[test]
+fn a_start_needs_no_more_memory_for_a_longer_log() {
+    const SETS: usize = 240;
+    const DATA_BYTES: usize = 900_000;
+    for shards in [1, 3] {
+        let directory = TestDir::new("long-log");
+        let setup = Setup::new(directory.path(), shards);
+        let server = setup.start();
+        let mut client = Client::connect(server.address).expect("a connection");
+        assert_eq!(client.create("/n", b"", CreateFlags::PERSISTENT).expect("a reply").error, 0);
+        server.kill();
+        let server = setup.start();
+        let without_log = peak_bytes(&server);
+        let mut client = Client::connect(server.address).expect("a connection");
+        for round in 0..SETS {
+            assert_eq!(client.set("/n", &vec![round as u8; DATA_BYTES]).expect("a reply").error, 0);
+        }
+        server.kill();
+        let server = setup.start();
+        let more = peak_bytes(&server) - without_log;
+        let mut client = Client::connect(server.address).expect("a connection");
+        assert_eq!(client.get("/n").expect("a reply").data(), [SETS as u8 - 1; DATA_BYTES]);
+        let log_bytes = SETS * DATA_BYTES;
+        assert!(more < log_bytes / 3, "{more} bytes more for a log of {log_bytes}, {shards} shards");
+        server.kill();
+    }
+}

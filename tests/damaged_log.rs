@@ -11,10 +11,9 @@ use common::{Client, Refusal, SHARD_COUNTS, Setup, TestDir, number_from_env};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use ringkeeper::base::Zxid;
-use ringkeeper::log::format::{
-    BLOCK_HEADER_BYTES, BlockHeader, Life, SEGMENT_HEADER_BYTES, SegmentHeader, put_record_head,
-};
+use ringkeeper::log::format::{BLOCK_HEADER_BYTES, BlockHeader, Life, RecordHead, SEGMENT_HEADER_BYTES, SegmentHeader};
 use ringkeeper::log::inspect::{BlockStatus, inspect_segment};
+use ringkeeper::log::position::Position;
 use ringkeeper::protocol::zookeeper::CreateFlags;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -120,7 +119,7 @@ impl Stopped {
     /// The block that holds the create of `number`.
     fn block_of(&self, number: usize) -> Block {
         let zxid = Zxid(self.zxids[number] as u64);
-        let holds = |block: &&Block| block.header.first_record.is_some_and(|(first, _)| first == zxid);
+        let holds = |block: &&Block| block.header.first_record.is_some_and(|(first, _)| first == zxid.into());
         *self.blocks.iter().find(holds).expect("each create was flushed alone")
     }
 
@@ -178,7 +177,7 @@ fn flipped_bit_before_acknowledged_writes_is_refused_and_only_told_to_is_gone_pa
         refusal.names(&[
             &damaged.life.file_name(),
             &format!("offset {}", damaged.header.offset),
-            &format!("up to zxid {keep}"),
+            &format!("up to {keep}"),
             &format!("--discard-after {keep}"),
         ]);
         stopped.refuses().names(&["is damaged"]);
@@ -206,7 +205,11 @@ fn damage_at_random_places_is_refused_exactly_where_something_was_written() {
             stopped.flip_bit(block.life, at, bit);
             if offset < block.used_bytes() {
                 let refusal = stopped.refuses();
-                refusal.names(&[&block.life.file_name(), &format!("offset {}", block.header.offset), "up to zxid"]);
+                refusal.names(&[
+                    &block.life.file_name(),
+                    &format!("offset {}", block.header.offset),
+                    "records up to 0x",
+                ]);
             } else {
                 // Padding holds nothing; a start adds a segment and so changes the log, so look without one.
                 let bytes = fs::read(stopped.file(block.life)).expect("the segment is read");
@@ -240,17 +243,19 @@ fn torn_block_behind_the_acknowledged_writes_is_cut() {
         let header = stopped.header(last.life);
         let end = last.header.offset + last.header.padded_bytes(header.block_bytes);
         assert!(end < header.segment_bytes, "the last segment has room");
-        let last_zxid = stopped.blocks.iter().filter_map(|block| block.header.first_record).next_back();
-        let previous_zxid = last_zxid.expect("a record").0;
+        let last_record = stopped.blocks.iter().filter_map(|block| block.header.first_record).next_back();
+        let previous_position = last_record.expect("a record").0;
+        let position = Position(previous_position.0 + 1);
         let mut block = vec![0; BLOCK_HEADER_BYTES];
-        put_record_head(&mut block, 3000, Zxid(previous_zxid.0 + 1));
+        RecordHead { record_bytes: 3000, position, version: 1 }.put(&mut block);
         block.resize(block.len() + 3000, 7);
         let torn = BlockHeader {
             payload_bytes: (block.len() - BLOCK_HEADER_BYTES) as u32,
             offset: end,
-            first_record: Some((Zxid(previous_zxid.0 + 1), 0)),
-            previous_zxid,
-            durable_zxid: Zxid(stopped.zxids[0] as u64),
+            first_record: Some((position, 0)),
+            previous_position,
+            durable_position: Position(stopped.zxids[0] as u64),
+            committed_position: Position::ZERO,
             ..last.header
         };
         torn.seal(&mut block, header.seed(), header.block_bytes);
@@ -305,6 +310,37 @@ fn deleted_segment_is_refused_by_name() {
             fs::rename(&aside, stopped.file(life)).expect("the segment is moved back");
         }
         stopped.starts_with(WRITES);
+    }
+}
+
+/// The log is cut in the middle of an epoch, and what is given up belongs to later epochs. Clients know the zxids of those: had the
+/// new epoch the number of one that was given up, its zxids would be given out a second time, for other writes.
+#[test]
+fn no_zxid_is_used_twice_after_a_cut_across_epochs() {
+    for shards in SHARD_COUNTS {
+        let directory = TestDir::new("cut-epochs");
+        let mut setup = Setup::new(directory.path(), shards);
+        setup.line(&format!("preAllocSize={SEGMENT_KIB}"));
+        let write = |setup: &Setup, written: &mut Vec<i64>| {
+            let server = setup.start();
+            let mut client = Client::connect(server.address).expect("a connection");
+            let zxid = client.set("/", b"x").expect("a reply").zxid;
+            assert!(written.iter().all(|known| *known < zxid), "{zxid:x} follows {written:x?}");
+            written.push(zxid);
+            // No goodbye: an end in order would be written down.
+            server.kill();
+        };
+        let mut written = Vec::new();
+        for _ in 0..3 {
+            write(&setup, &mut written);
+        }
+        let mut discarding = Setup::new(directory.path(), shards);
+        discarding.line(&format!("preAllocSize={SEGMENT_KIB}"));
+        discarding.arguments(&["--discard-after", &zxid_text(written[0])]);
+        write(&discarding, &mut written);
+        for _ in 0..2 {
+            write(&setup, &mut written);
+        }
     }
 }
 

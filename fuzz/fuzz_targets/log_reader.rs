@@ -5,8 +5,8 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use ringkeeper::base::Zxid;
 use ringkeeper::log::format::Life;
+use ringkeeper::log::position::Position;
 use ringkeeper::log::recovery::RecoveryOptions;
 use ringkeeper_fuzz::allocation::bounded;
 use ringkeeper_fuzz::log_disk::Damage;
@@ -27,12 +27,12 @@ fuzz_target!(|case: Case| {
         Case::Forgery { segments, damages, from, discard_after } => {
             let mut disk = forge(&segments);
             damages.into_iter().take(4).for_each(|damage| disk.damage(damage));
-            let discard_after = discard_after.map(|zxid| Zxid((zxid % 16).into()));
-            let from = Zxid((from % 16).into());
+            let discard_after = discard_after.map(|position| Position((position % 16).into()));
+            let from = Position((from % 16).into());
             let options = RecoveryOptions { discard_after, ..RecoveryOptions::new(from, Life::NONE) };
             let (recovered, records) = bounded((64 << 10) + 6 * disk.bytes(), || disk.recover(options));
             assert!(records.is_sorted_by(|one, other| one.0 < other.0), "records grow");
-            assert!(records.iter().all(|(zxid, _)| *zxid > from), "only what is asked for");
+            assert!(records.iter().all(|(position, _)| *position > from), "only what is asked for");
             let _ = recovered.resume(7);
         }
     }

@@ -1,9 +1,9 @@
 //! The files of a transaction log, what a driver does with them, and what time and hardware may do to them.
 
 use arbitrary::Arbitrary;
-use ringkeeper::base::Zxid;
 use ringkeeper::log::chain::SegmentPrefix;
-use ringkeeper::log::format::{BLOCK_BYTES_DEFAULT, Life};
+use ringkeeper::log::format::{BLOCK_BYTES_DEFAULT, Life, SEGMENT_HEADER_BYTES};
+use ringkeeper::log::position::{Position, Record};
 use ringkeeper::log::recovery::{LogRecovery, Recovered, RecoveryOptions};
 use ringkeeper::log::writer::{FlushPlan, LogConfig, LogWriter, SegmentSpec};
 use std::collections::{BTreeMap, VecDeque};
@@ -22,6 +22,7 @@ pub fn tiny_config(sync: bool) -> LogConfig {
         queue_bytes_max: 1 << 20,
         ready_segments: 1,
         sync,
+        record_version: 0,
     }
 }
 
@@ -125,7 +126,7 @@ impl LogDisk {
     }
 
     /// Recovers with the given options.
-    pub fn recover(&self, options: RecoveryOptions) -> (Recovered, Vec<(Zxid, Vec<u8>)>) {
+    pub fn recover(&self, options: RecoveryOptions) -> (Recovered, Vec<(Position, Vec<u8>)>) {
         let highest_spare = self.spares.iter().map(|(life, _)| *life).max().unwrap_or_default();
         let options = RecoveryOptions { highest_spare, ..options };
         let prefix = |(life, bytes): (&Life, &'_ Vec<u8>)| (*life, bytes.len().min(2 * BLOCK));
@@ -137,9 +138,8 @@ impl LogDisk {
             .collect();
         let mut recovery = LogRecovery::new(&prefixes, options);
         let mut records = Vec::new();
-        while let Some(life) = recovery.next_file() {
-            recovery.feed(&self.files[&life], &mut |zxid, bytes| records.push((zxid, bytes.to_vec())));
-        }
+        let mut sink = |record: Record<'_>| records.push((record.position, record.bytes.to_vec()));
+        recovery.read_all(|life| &self.files[&life], &mut sink);
         (recovery.finish(), records)
     }
 
@@ -168,7 +168,7 @@ impl LogDisk {
             Damage::Flip { file, sector, at, bit } => self.flip(file, sector, usize::from(at) % SECTOR_BYTES, bit),
             Damage::FlipHead { file, block, at, bit } => {
                 let sector = (usize::from(block) * (BLOCK / SECTOR_BYTES) % 64) as u8;
-                self.flip(file, sector, usize::from(at) % 64, bit);
+                self.flip(file, sector, usize::from(at) % SEGMENT_HEADER_BYTES, bit);
             }
             Damage::Zero { file, sector, sectors } => {
                 self.replace(file, sector, sectors, |_, range| vec![0; range.len()])

@@ -2,26 +2,26 @@
 
 use crate::log_disk::{BLOCK, LogDisk};
 use arbitrary::Arbitrary;
-use ringkeeper::base::Zxid;
-use ringkeeper::log::format::{BLOCK_HEADER_BYTES, BlockHeader, BlockSeed, Life, SegmentHeader, put_record_head};
+use ringkeeper::log::format::{BLOCK_HEADER_BYTES, BlockHeader, BlockSeed, Life, RecordHead, SegmentHeader};
+use ringkeeper::log::position::{LogOwner, Position};
 
 const STREAM_ID: u64 = 7;
 
-/// A zxid: mostly a small one, so that they meet.
+/// A position: mostly a small one, so that they meet.
 #[allow(missing_docs)]
 #[derive(Arbitrary, Clone, Copy, Debug)]
-pub enum AnyZxid {
+pub enum AnyPosition {
     Small(u8),
     Any(u64),
     Max,
 }
 
-impl AnyZxid {
-    fn zxid(self) -> Zxid {
+impl AnyPosition {
+    fn position(self) -> Position {
         match self {
-            AnyZxid::Small(zxid) => Zxid((zxid % 16).into()),
-            AnyZxid::Any(zxid) => Zxid(zxid),
-            AnyZxid::Max => Zxid::MAX,
+            AnyPosition::Small(position) => Position((position % 16).into()),
+            AnyPosition::Any(position) => Position(position),
+            AnyPosition::Max => Position::MAX,
         }
     }
 }
@@ -31,12 +31,12 @@ impl AnyZxid {
 enum Piece {
     /// A whole record.
     Record {
-        zxid: AnyZxid,
+        position: AnyPosition,
         bytes: u8,
     },
     /// A head that claims what it likes.
     Head {
-        zxid: AnyZxid,
+        position: AnyPosition,
         claimed_bytes: u32,
     },
     Bytes(u16),
@@ -47,9 +47,10 @@ enum Piece {
 struct Block {
     payload: Vec<Piece>,
     /// Where the first record is said to begin; `None` for the truth.
-    first_record: Option<Option<(AnyZxid, u32)>>,
-    previous_zxid: AnyZxid,
-    durable_zxid: AnyZxid,
+    first_record: Option<Option<(AnyPosition, u32)>>,
+    previous_position: AnyPosition,
+    durable_position: AnyPosition,
+    committed_position: AnyPosition,
     synced: bool,
     misplaced_by: i8,
     gap_blocks: u8,
@@ -60,25 +61,26 @@ struct Block {
 pub struct ForgedSegment {
     life: u8,
     previous_life: u8,
-    keep_to: AnyZxid,
+    keep_to: AnyPosition,
+    highest_position: AnyPosition,
     other_stream: bool,
     blocks: Vec<Block>,
 }
 
 impl Block {
-    fn payload(&self) -> (Vec<u8>, Option<(Zxid, u32)>) {
+    fn payload(&self) -> (Vec<u8>, Option<(Position, u32)>) {
         let (mut bytes, mut first) = (vec![0; BLOCK_HEADER_BYTES], None);
         for piece in self.payload.iter().take(16) {
             let at = (bytes.len() - BLOCK_HEADER_BYTES) as u32;
             match piece {
-                Piece::Record { zxid, bytes: length } => {
-                    first.get_or_insert((zxid.zxid(), at));
-                    put_record_head(&mut bytes, (*length).into(), zxid.zxid());
+                Piece::Record { position, bytes: length } => {
+                    first.get_or_insert((position.position(), at));
+                    put_head(&mut bytes, (*length).into(), *position);
                     bytes.resize(bytes.len() + usize::from(*length), 7);
                 }
-                Piece::Head { zxid, claimed_bytes } => {
-                    first.get_or_insert((zxid.zxid(), at));
-                    put_record_head(&mut bytes, *claimed_bytes, zxid.zxid());
+                Piece::Head { position, claimed_bytes } => {
+                    first.get_or_insert((position.position(), at));
+                    put_head(&mut bytes, *claimed_bytes, *position);
                 }
                 Piece::Bytes(length) => bytes.resize(bytes.len() + usize::from(*length) % 6000, 9),
             }
@@ -88,19 +90,24 @@ impl Block {
 
     fn seal(&self, life: Life, offset: u64, seed: BlockSeed) -> Vec<u8> {
         let (mut bytes, first) = self.payload();
-        let claimed = self.first_record.map(|claim| claim.map(|(zxid, at)| (zxid.zxid(), at)));
+        let claimed = self.first_record.map(|claim| claim.map(|(position, at)| (position.position(), at)));
         let header = BlockHeader {
             payload_bytes: (bytes.len() - BLOCK_HEADER_BYTES) as u32,
             life,
             offset: offset.wrapping_add_signed(i64::from(self.misplaced_by.max(0)) * BLOCK as i64),
             first_record: claimed.unwrap_or(first),
-            previous_zxid: self.previous_zxid.zxid(),
-            durable_zxid: self.durable_zxid.zxid(),
+            previous_position: self.previous_position.position(),
+            durable_position: self.durable_position.position(),
+            committed_position: self.committed_position.position(),
             synced: self.synced,
         };
         header.seal(&mut bytes, seed, BLOCK as u32);
         bytes
     }
+}
+
+fn put_head(bytes: &mut Vec<u8>, record_bytes: u32, position: AnyPosition) {
+    RecordHead { record_bytes, position: position.position(), version: 0 }.put(bytes);
 }
 
 /// Writes the segments.
@@ -112,8 +119,10 @@ pub fn forge(segments: &[ForgedSegment]) -> LogDisk {
         let header = SegmentHeader {
             life,
             previous_life: Life(u64::from(segment.previous_life) % life.0),
-            keep_to: segment.keep_to.zxid(),
+            keep_to: segment.keep_to.position(),
             stream_id,
+            owner: LogOwner(1),
+            highest_position: segment.highest_position.position(),
             segment_bytes: 8 * BLOCK as u64,
             block_bytes: BLOCK as u32,
         };

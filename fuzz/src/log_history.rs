@@ -3,8 +3,8 @@
 use crate::allocation::bounded;
 use crate::log_disk::{Damage, LogDisk, tiny_config};
 use arbitrary::Arbitrary;
-use ringkeeper::base::Zxid;
 use ringkeeper::log::format::{BLOCK_HEADER_BYTES, Life, SEGMENT_HEADER_BYTES, SegmentHeader};
+use ringkeeper::log::position::{LogOwner, Position};
 use ringkeeper::log::recovery::{Recovered, RecoveryOptions, Verdict};
 use ringkeeper::log::writer::{FlushPlan, LogStart, LogWriter, SegmentSpec};
 use std::collections::BTreeMap;
@@ -72,9 +72,9 @@ struct Cut {
 /// What names a record's content: its length, and how often the log had been started when it was appended.
 type Content = (usize, u32);
 
-/// Records whose content follows from zxid and start, so that a mixed-up or an abandoned one is noticed.
-fn record(zxid: u64, (bytes, start): Content) -> Vec<u8> {
-    (0..bytes).map(|i| (zxid as usize * 31 + i * 7 + i / 251 + start as usize * 101) as u8).collect()
+/// Records whose content follows from position and start, so that a mixed-up or an abandoned one is noticed.
+fn record(position: u64, (bytes, start): Content) -> Vec<u8> {
+    (0..bytes).map(|i| (position as usize * 31 + i * 7 + i / 251 + start as usize * 101) as u8).collect()
 }
 
 /// A log, its disk and the truth about it.
@@ -91,7 +91,7 @@ pub struct History {
     acknowledged: u64,
     /// Snapshot position: records up to here are not needed any more.
     base: u64,
-    next_zxid: u64,
+    next_position: u64,
     flushed: Vec<Flushed>,
     cuts: Vec<Cut>,
     /// Damage has been done since the last start.
@@ -103,7 +103,8 @@ pub struct History {
 impl History {
     /// A new log on an empty disk.
     pub fn new(sync: bool) -> History {
-        let writer = LogWriter::start(tiny_config(sync), LogStart::begin(7, Life(1), Zxid::ZERO)).expect("good sizes");
+        let writer = LogWriter::start(tiny_config(sync), LogStart::begin(7, LogOwner(1), Life(1), Position::ZERO))
+            .expect("good sizes");
         let mut history = History {
             disk: LogDisk::default(),
             writer,
@@ -113,7 +114,7 @@ impl History {
             ever: BTreeMap::new(),
             acknowledged: 0,
             base: 0,
-            next_zxid: 1,
+            next_position: 1,
             flushed: Vec::new(),
             cuts: Vec::new(),
             rotten: false,
@@ -159,7 +160,7 @@ impl History {
             }
             Event::Purge => {
                 self.base = self.acknowledged;
-                let purged = self.writer.purge_below(Zxid(self.base + 1));
+                let purged = self.writer.purge_below(Position(self.base + 1));
                 self.disk.recycle(&purged);
             }
             Event::Crash { kept_sectors, in_flight } => {
@@ -172,7 +173,7 @@ impl History {
             }
             Event::Truncate(count) => {
                 let durable = self.live.range(..=self.acknowledged).rev().nth(usize::from(count) % 4);
-                let keep = durable.map_or(0, |(zxid, _)| *zxid).max(self.base);
+                let keep = durable.map_or(0, |(position, _)| *position).max(self.base);
                 self.acknowledged = self.acknowledged.min(keep);
                 self.start(Some(keep));
             }
@@ -185,12 +186,12 @@ impl History {
     }
 
     fn append(&mut self, bytes: usize) {
-        let zxid = self.next_zxid;
-        self.next_zxid += 1 + bytes as u64 % 3;
+        let position = self.next_position;
+        self.next_position += 1 + bytes as u64 % 3;
         let content = (bytes, self.starts);
-        self.writer.append(Zxid(zxid), &record(zxid, content)).expect("the log runs");
-        self.live.insert(zxid, content);
-        self.ever.entry(zxid).or_default().push(content);
+        self.writer.append(Position(position), &record(position, content)).expect("the log runs");
+        self.live.insert(position, content);
+        self.ever.entry(position).or_default().push(content);
     }
 
     fn carry_out(&mut self, plan: FlushPlan, keep: impl FnMut(usize) -> bool) {
@@ -224,15 +225,15 @@ impl History {
         }
     }
 
-    fn recover(&self, discard_after: Option<u64>) -> (Recovered, Vec<(Zxid, Vec<u8>)>) {
-        let discard_after = discard_after.map(Zxid);
-        let options = RecoveryOptions { discard_after, ..RecoveryOptions::new(Zxid(self.base), Life::NONE) };
+    fn recover(&self, discard_after: Option<u64>) -> (Recovered, Vec<(Position, Vec<u8>)>) {
+        let discard_after = discard_after.map(Position);
+        let options = RecoveryOptions { discard_after, ..RecoveryOptions::new(Position(self.base), Life::NONE) };
         // Records are held twice at most, and this keeps them, too.
         bounded((64 << 10) + 6 * self.disk.bytes(), || self.disk.recover(options))
     }
 
     /// The operator gives up what the damage took: that much was promised by the report.
-    fn discard(&mut self, recoverable_to: u64, records: &[(Zxid, Vec<u8>)]) {
+    fn discard(&mut self, recoverable_to: u64, records: &[(Position, Vec<u8>)]) {
         let (recovered, again) = self.recover(Some(recoverable_to));
         assert!(!matches!(recovered.verdict, Verdict::Damage(_)), "{recoverable_to}: {:?}", recovered.verdict);
         assert!(again == records, "what could be recovered is recovered");
@@ -240,7 +241,7 @@ impl History {
     }
 
     /// The log is believed: it must be what was appended, and all that was acknowledged unless nothing is left that shows it.
-    fn judge(&mut self, end: u64, recovered: &Recovered, records: &[(Zxid, Vec<u8>)], discard_after: Option<u64>) {
+    fn judge(&mut self, end: u64, recovered: &Recovered, records: &[(Position, Vec<u8>)], discard_after: Option<u64>) {
         if end < self.base {
             // The snapshot says that more was durable: the caller refuses to start.
             assert!(self.rotten, "the log ends at {end}, before the snapshot at {}", self.base);
@@ -261,25 +262,30 @@ impl History {
 
     /// Whether the records are those of the live log after the base up to `end`. If a cut was lost with the header that
     /// says it, what was cut off may come back: then they must only have been appended at some time, in order.
-    fn check_records(&self, records: &[(Zxid, Vec<u8>)], end: u64) -> bool {
+    fn check_records(&self, records: &[(Position, Vec<u8>)], end: u64) -> bool {
         for pair in records.windows(2) {
             assert!(pair[0].0 < pair[1].0, "records grow");
         }
-        let found = |zxid: u64, content: &Content, bytes: &[u8]| *bytes == record(zxid, *content);
+        let found = |position: u64, content: &Content, bytes: &[u8]| *bytes == record(position, *content);
         let cut_lost = self.cuts.iter().any(|cut| !self.disk.holds(cut.life, 0, &cut.head));
-        for (zxid, bytes) in records {
-            let ever =
-                self.ever.get(&zxid.0).is_some_and(|all| all.iter().any(|content| found(zxid.0, content, bytes)));
-            assert!(ever, "record {zxid} was never appended like this");
+        for (position, bytes) in records {
+            let ever = self
+                .ever
+                .get(&position.0)
+                .is_some_and(|all| all.iter().any(|content| found(position.0, content, bytes)));
+            assert!(ever, "record {position} was never appended like this");
         }
         if cut_lost {
             return false;
         }
         let expected: Vec<u64> =
-            self.live.range(self.base + 1..).map(|(zxid, _)| *zxid).take_while(|z| *z <= end).collect();
-        let read: Vec<u64> = records.iter().map(|(zxid, _)| zxid.0).collect();
+            self.live.range(self.base + 1..).map(|(position, _)| *position).take_while(|z| *z <= end).collect();
+        let read: Vec<u64> = records.iter().map(|(position, _)| position.0).collect();
         assert_eq!(read, expected, "the records up to {end}, without a gap");
-        assert!(records.iter().all(|(zxid, bytes)| found(zxid.0, &self.live[&zxid.0], bytes)), "an abandoned record");
+        assert!(
+            records.iter().all(|(position, bytes)| found(position.0, &self.live[&position.0], bytes)),
+            "an abandoned record"
+        );
         true
     }
 
@@ -313,7 +319,7 @@ impl History {
         if !self.writer.tail_to_sync().is_empty() {
             self.writer.on_tail_synced(Ok(())).expect("the log runs");
         }
-        assert_eq!(self.writer.durable_zxid(), Zxid(end));
+        assert_eq!(self.writer.durable_position(), Position(end));
         let in_force = self.flushed.iter().position(|flush| flush.completes >= end).filter(|_| end > 0);
         self.flushed.truncate(in_force.map_or(0, |index| index + 1));
         if let Some(last) = self.flushed.last_mut() {
@@ -329,7 +335,7 @@ impl History {
         self.cuts.retain(|cut| self.disk.files.contains_key(&cut.life));
         self.acknowledged = end;
         // A new log may use the numbers of lost records again, with other content.
-        self.next_zxid = end + 1;
+        self.next_position = end + 1;
         self.starts += 1;
         self.rotten = false;
     }

@@ -210,6 +210,8 @@ fn number_wraps_or_zero_means_zero() {
     assert_eq!((config.max_client_cnxns, config.max_cnxns, config.snap_size_limit_kib), (None, None, None));
     assert_eq!(config.purge_interval_hours, Some(24));
     assert_eq!(good("clientPortListenBacklog=-1").config.client_port_listen_backlog, None);
+    // The log has no larger segments than 4 GiB: a start must say so, not fail later with a log of impossible sizes.
+    assert_eq!(good("preAllocSize=4194304").config.pre_alloc_size_kib, 4_194_304);
     for line in ["maxClientCnxns=4294967296", "preAllocSize=0", "preAllocSize=99999999999", "preAllocSize=4194305"] {
         assert!(refusal(line).contains("expected a whole number"), "{line}");
     }

@@ -4,8 +4,8 @@
 //! Segments at the beginning of the chain whose records are all old are skipped, so that recovery reads what it needs.
 
 use super::format::{BlockHeader, Life, SegmentFault, SegmentHeader};
+use super::position::Position;
 use super::writer::SegmentUse;
-use crate::base::Zxid;
 use std::collections::BTreeMap;
 
 /// The first bytes of the file `log.<life>`: two blocks' worth, less if the file has less.
@@ -23,7 +23,7 @@ pub struct ChainLink {
     /// The segment's head.
     pub header: SegmentHeader,
     /// What the segment holds above this is void, because a later segment cut it.
-    pub limit: Zxid,
+    pub limit: Position,
 }
 
 /// A file whose header cannot be read.
@@ -59,17 +59,22 @@ pub struct LogChain {
     pub void: Vec<Life>,
     /// The highest life that any file carries.
     pub highest_life: Life,
+    /// The highest position that a header knows of.
+    pub highest_position: Position,
 }
 
 impl LogChain {
     /// Sorts the files out for a reader that needs the records above `needed_after`.
-    pub fn build(files: &[SegmentPrefix<'_>], needed_after: Zxid) -> LogChain {
+    pub fn build(files: &[SegmentPrefix<'_>], needed_after: Position) -> LogChain {
         let mut headers = BTreeMap::new();
         let mut chain = LogChain::default();
         for file in files {
             chain.highest_life = chain.highest_life.max(file.life);
             match SegmentHeader::decode(file.bytes, file.life) {
-                Ok(header) => drop(headers.insert(file.life, (header, first_block(file.bytes, &header)))),
+                Ok(header) => {
+                    chain.highest_position = chain.highest_position.max(header.highest_position);
+                    headers.insert(file.life, (header, first_block(file.bytes, &header)));
+                }
                 Err(fault) => chain.suspects.push(Suspect { life: file.life, fault }),
             }
         }
@@ -90,10 +95,10 @@ impl LogChain {
 
     /// Follows the links down from the highest life; takes what it finds out of `headers`. Gives for each link the last
     /// record that starts before it, where its first bytes tell.
-    fn walk(&mut self, headers: &mut BTreeMap<Life, (SegmentHeader, Option<BlockHeader>)>) -> Vec<Option<Zxid>> {
+    fn walk(&mut self, headers: &mut BTreeMap<Life, (SegmentHeader, Option<BlockHeader>)>) -> Vec<Option<Position>> {
         let mut bases = Vec::new();
         let Some(stream_id) = headers.values().next_back().map(|(header, _)| header.stream_id) else { return bases };
-        let mut limit = Zxid::MAX;
+        let mut limit = Position::MAX;
         let mut next = headers.keys().next_back().copied();
         while let Some(life) = next {
             let of_this_log = headers.get(&life).is_some_and(|(header, _)| header.stream_id == stream_id);
@@ -102,7 +107,7 @@ impl LogChain {
                 break;
             };
             self.links.push(ChainLink { header, limit });
-            bases.push(if header.is_cut() { Some(header.keep_to) } else { first.map(|block| block.previous_zxid) });
+            bases.push(if header.is_cut() { Some(header.keep_to) } else { first.map(|block| block.previous_position) });
             limit = limit.min(header.keep_to);
             next = Some(header.previous_life).filter(|life| *life != Life::NONE);
         }
@@ -112,8 +117,10 @@ impl LogChain {
     }
 
     /// Drops the links before the last one whose predecessors hold nothing above `needed_after`.
-    fn skip(&mut self, bases: &mut [Option<Zxid>], needed_after: Zxid) {
-        let Some(first) = bases.iter().rposition(|base| base.is_some_and(|zxid| zxid <= needed_after)) else { return };
+    fn skip(&mut self, bases: &mut [Option<Position>], needed_after: Position) {
+        let Some(first) = bases.iter().rposition(|base| base.is_some_and(|position| position <= needed_after)) else {
+            return;
+        };
         if first == 0 {
             return;
         }
@@ -122,7 +129,7 @@ impl LogChain {
         let mut end = needed_after;
         for (link, next_base) in self.links.drain(..first).zip(&bases[1..=first]).rev() {
             end = next_base.unwrap_or(end).min(end);
-            self.skipped.push(SegmentUse { life: link.header.life, last_zxid: end });
+            self.skipped.push(SegmentUse { life: link.header.life, last_position: end });
         }
         self.skipped.reverse();
     }

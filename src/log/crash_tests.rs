@@ -2,10 +2,11 @@
 //! appended that contains everything acknowledged.
 
 use super::format::Life;
+use super::position::{Position, Record};
+use super::range::RangeReader;
 use super::recovery::{RecoveryOptions, Verdict};
-use super::test_disk::{BLOCK, TestDisk, checked_zxids, new_log, record, tiny_config};
+use super::test_disk::{BLOCK, SECTOR_BYTES, TestDisk, checked_positions, new_log, record, tiny_config};
 use super::writer::{LogConfig, LogWriter};
-use crate::base::Zxid;
 use proptest::prelude::*;
 
 /// One thing that happens to a log.
@@ -17,6 +18,10 @@ enum Event {
     Flush,
     /// The log is idle for a tick.
     Idle,
+    /// Somebody asks for room for a record of this size.
+    Reserve(usize),
+    /// Somebody who lags behind reads what is durable, in ranges of so many positions.
+    Read(u64),
     /// A snapshot was taken at the durable position: old segments are recycled.
     Purge,
     /// The power fails. Of the flush in flight, a sector survives if its bit is set.
@@ -31,6 +36,8 @@ fn event() -> impl Strategy<Value = Event> {
         6 => prop::collection::vec(size, 1..6).prop_map(Event::Append),
         8 => Just(Event::Flush),
         1 => Just(Event::Idle),
+        1 => (0usize..200_000).prop_map(Event::Reserve),
+        2 => (1u64..8).prop_map(Event::Read),
         1 => Just(Event::Purge),
         2 => (any::<u64>(), any::<bool>()).prop_map(|(kept_sectors, flush_in_flight)| Event::Crash {
             kept_sectors,
@@ -50,14 +57,14 @@ struct History {
     acknowledged: u64,
     /// Snapshot position: records up to here are not needed any more.
     base: u64,
-    next_zxid: u64,
+    next_position: u64,
 }
 
 impl History {
     fn new() -> History {
         let config = tiny_config();
         let (disk, writer) = new_log(config.clone());
-        History { disk, writer, config, appended: Vec::new(), acknowledged: 0, base: 0, next_zxid: 1 }
+        History { disk, writer, config, appended: Vec::new(), acknowledged: 0, base: 0, next_position: 1 }
     }
 
     fn step(&mut self, event: Event) {
@@ -74,12 +81,14 @@ impl History {
                     assert_eq!(self.disk.finish(&mut self.writer, plan).0, self.acknowledged);
                 }
             }
+            Event::Read(positions) => self.read(positions),
+            Event::Reserve(bytes) => self.reserve(bytes),
             Event::Purge => {
                 self.base = self.acknowledged;
-                for life in self.writer.purge_below(Zxid(self.base + 1)) {
+                for life in self.writer.purge_below(Position(self.base + 1)) {
                     // A crash between two removals must leave a log, too.
                     self.disk.recycle(&[life]);
-                    let (recovered, _) = self.disk.recover(RecoveryOptions::new(Zxid(self.base), Life::NONE));
+                    let (recovered, _) = self.disk.recover(RecoveryOptions::new(Position(self.base), Life::NONE));
                     assert!(!matches!(recovered.verdict, Verdict::Damage(_)), "{:?}", recovered.verdict);
                 }
             }
@@ -90,7 +99,7 @@ impl History {
                 self.restart(None);
             }
             Event::Truncate(count) => {
-                let keep = self.appended.iter().rev().filter(|zxid| **zxid <= self.acknowledged).nth(count);
+                let keep = self.appended.iter().rev().filter(|position| **position <= self.acknowledged).nth(count);
                 let keep = keep.copied().unwrap_or(0).max(self.base);
                 self.acknowledged = self.acknowledged.min(keep);
                 self.restart(Some(keep));
@@ -99,17 +108,51 @@ impl History {
     }
 
     fn append(&mut self, bytes: usize) {
-        let zxid = self.next_zxid;
-        self.next_zxid += 1 + bytes as u64 % 3;
-        self.writer.append(Zxid(zxid), &record(zxid, bytes)).unwrap();
-        self.appended.push(zxid);
+        let position = self.next_position;
+        self.next_position += 1 + bytes as u64 % 3;
+        self.writer.append(Position(position), &record(position, bytes)).unwrap();
+        self.appended.push(position);
+    }
+
+    /// What a reader gets while the log is written is what was appended and is durable.
+    fn read(&mut self, positions: u64) {
+        let mut reader = RangeReader::new(Position(self.base));
+        let mut records = Vec::new();
+        let durable = self.writer.durable_position().0;
+        let mut to = self.base;
+        while to < durable {
+            to += positions;
+            while let Some(wanted) = reader.next_read(&self.writer, Position(to)) {
+                let (file, from) = (&self.disk.files[&wanted.life], wanted.offset as usize);
+                let readable = usize::try_from(self.writer.readable_bytes(wanted.life)).unwrap_or(usize::MAX);
+                let end = file.len().min(readable).min(from + wanted.bytes.next_multiple_of(SECTOR_BYTES));
+                let is_over = self.writer.segment_after(wanted.life).is_some();
+                let mut sink = |record: Record<'_>| records.push((record.position, record.bytes.to_vec()));
+                reader.feed(&file[from..end], is_over, Position(to), &mut sink).expect("no damage");
+            }
+            assert!(records.last().is_none_or(|(position, _)| position.0 <= to), "nothing beyond the range");
+        }
+        let range = self.base + 1..=durable;
+        let expected: Vec<_> = self.appended.iter().copied().filter(|position| range.contains(position)).collect();
+        assert_eq!(checked_positions(&records), expected);
+    }
+
+    /// Busy is never the last word: flushes and segments that the log asks for itself make the room.
+    fn reserve(&mut self, bytes: usize) {
+        for _ in 0..2 {
+            if let Ok(reservation) = self.writer.try_reserve(bytes) {
+                return self.writer.release(reservation);
+            }
+            self.acknowledged = self.disk.flush_all(&mut self.writer).0;
+        }
+        panic!("no room for {bytes} bytes, and nothing under way that would make it");
     }
 
     /// Recovers twice, since a restart may die before its first segment is ready, checks, and goes on.
     fn restart(&mut self, discard_after: Option<u64>) {
         let options = RecoveryOptions {
-            discard_after: discard_after.map(Zxid),
-            ..RecoveryOptions::new(Zxid(self.base), Life::NONE)
+            discard_after: discard_after.map(Position),
+            ..RecoveryOptions::new(Position(self.base), Life::NONE)
         };
         let (recovered, records) = self.disk.recover(options);
         let mut interrupted = self.disk.clone();
@@ -126,15 +169,16 @@ impl History {
         assert!(end >= self.acknowledged, "record {} was acknowledged, the log ends at {end}", self.acknowledged);
         assert!(discard_after.is_none_or(|cut| end <= cut));
         let base = self.base;
-        let expected: Vec<_> = self.appended.iter().copied().filter(|zxid| (base + 1..=end).contains(zxid)).collect();
-        assert_eq!(checked_zxids(&records), expected);
+        let expected: Vec<_> =
+            self.appended.iter().copied().filter(|position| (base + 1..=end).contains(position)).collect();
+        assert_eq!(checked_positions(&records), expected);
 
-        self.appended.retain(|zxid| *zxid <= end);
+        self.appended.retain(|position| *position <= end);
         self.writer = self.disk.resume(self.config.clone(), &recovered);
-        assert_eq!(self.writer.durable_zxid(), Zxid(end));
+        assert_eq!(self.writer.durable_position(), Position(end));
         self.acknowledged = end;
         // A new log may use the numbers of lost records again, with other content.
-        self.next_zxid = end + 1;
+        self.next_position = end + 1;
     }
 }
 
@@ -148,6 +192,7 @@ proptest! {
         for event in events {
             history.step(event);
         }
+        history.step(Event::Read(3));
         history.step(Event::Crash { kept_sectors: 0, flush_in_flight: true });
     }
 
@@ -155,8 +200,8 @@ proptest! {
     #[test]
     fn rot_is_never_taken_for_a_torn_tail(sizes in prop::collection::vec(0usize..9000, 3..20), place in any::<u32>()) {
         let (mut disk, mut writer) = new_log(tiny_config());
-        for (zxid, bytes) in (1..).zip(&sizes) {
-            writer.append(Zxid(zxid), &record(zxid, *bytes)).unwrap();
+        for (position, bytes) in (1..).zip(&sizes) {
+            writer.append(Position(position), &record(position, *bytes)).unwrap();
             disk.flush_all(&mut writer);
         }
         let idle = writer.idle_block().unwrap();
@@ -178,8 +223,8 @@ proptest! {
     #[test]
     fn garbage_gets_a_verdict(seed in any::<u64>(), flips in prop::collection::vec((any::<u16>(), any::<u8>()), 0..40)) {
         let (mut disk, mut writer) = new_log(tiny_config());
-        for zxid in 1..8 {
-            writer.append(Zxid(zxid), &record(zxid, (seed >> zxid) as usize % 9000)).unwrap();
+        for position in 1..8 {
+            writer.append(Position(position), &record(position, (seed >> position) as usize % 9000)).unwrap();
             disk.flush_all(&mut writer);
         }
         let lives: Vec<_> = disk.files.keys().copied().collect();
@@ -190,7 +235,7 @@ proptest! {
         }
         let (recovered, records) = disk.recover_all();
         if !matches!(recovered.verdict, Verdict::Damage(_)) {
-            checked_zxids(&records);
+            checked_positions(&records);
         }
     }
 }

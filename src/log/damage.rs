@@ -1,13 +1,13 @@
 //! What can be wrong with a log beyond a torn tail, in words an operator can act on.
 
 use super::format::{BlockFault, Life, SegmentFault};
-use crate::base::Zxid;
+use super::position::Position;
 use thiserror::Error;
 
-/// A place where the log is damaged. Displayed with file, offset, zxids and the way out.
+/// A place where the log is damaged. Displayed with file, offset, positions and the way out.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "{}, offset {offset}: {cause}; records up to zxid {recoverable_to} can be recovered, what followed may be lost",
+    "{}, offset {offset}: {cause}; records up to {recoverable_to} can be recovered, what followed may be lost",
     life.file_name()
 )]
 pub struct Damage {
@@ -16,7 +16,7 @@ pub struct Damage {
     /// The place in its file, bytes.
     pub offset: u64,
     /// The last record before the damage: what `--discard-after` could keep.
-    pub recoverable_to: Zxid,
+    pub recoverable_to: Position,
     /// What is wrong.
     pub cause: DamageCause,
 }
@@ -37,10 +37,10 @@ pub enum DamageCause {
         segment_bytes: u64,
     },
     /// The log begins after what is needed.
-    #[error("the log begins after zxid {begins_after} only")]
+    #[error("the log begins after {begins_after} only")]
     BeginsTooLate {
         /// Records above this are there.
-        begins_after: Zxid,
+        begins_after: Position,
     },
     /// There is no good block, and it is proven that there was one.
     #[error("{fault}, but a block written later stands in {} at offset {proof_offset}", proof_life.file_name())]
@@ -56,35 +56,35 @@ pub enum DamageCause {
     #[error("the block follows record {found}, but the last record before it is {expected}")]
     Gap {
         /// The last record read.
-        expected: Zxid,
+        expected: Position,
         /// The one the block follows.
-        found: Zxid,
+        found: Position,
     },
     /// A block says that more is durable than was read.
-    #[error("the block says that everything up to zxid {durable_zxid} was durable")]
+    #[error("the block says that everything up to {durable_position} was durable")]
     Claim {
         /// What it says.
-        durable_zxid: Zxid,
+        durable_position: Position,
     },
     /// A later segment kept this one to a record that is not its last.
-    #[error("the log was kept to zxid {kept_to} when it was last opened, which is not found")]
+    #[error("the log was kept to {kept_to} when it was last opened, which is not found")]
     CutNotMet {
         /// What should be there.
-        kept_to: Zxid,
+        kept_to: Position,
     },
     /// Records do not grow.
-    #[error("record {zxid} follows record {last}")]
+    #[error("record {position} follows record {last}")]
     OutOfOrder {
         /// The record before.
-        last: Zxid,
+        last: Position,
         /// The record at fault.
-        zxid: Zxid,
+        position: Position,
     },
     /// A length beyond the bound.
-    #[error("record {zxid} claims {record_bytes} bytes")]
+    #[error("record {position} claims {record_bytes} bytes")]
     RecordTooLong {
         /// The record.
-        zxid: Zxid,
+        position: Position,
         /// Its claim.
         record_bytes: u32,
     },

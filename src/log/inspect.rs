@@ -47,15 +47,20 @@ pub fn inspect_segment<'a>(header: &SegmentHeader, segment: &'a [u8]) -> impl It
 }
 
 fn report_at(header: &SegmentHeader, segment: &[u8], offset: u64) -> BlockReport {
-    let status = match read_block(segment, header.life, header.seed(), offset) {
+    let status = match block_at(segment, header, offset) {
         Ok((block, _)) => BlockStatus::Good(block),
         Err(fault) => {
             let step = u64::from(header.block_bytes);
             let end = segment.len() as u64;
-            let is_good = |at: &u64| read_block(segment, header.life, header.seed(), *at).is_ok();
+            let is_good = |at: &u64| block_at(segment, header, *at).is_ok();
             let next = (1..).map(|n| offset + n * step).take_while(|at| *at < end).find(is_good);
             BlockStatus::Bad { fault, bytes: next.unwrap_or(end) - offset }
         }
     };
     BlockReport { life: header.life, offset, status }
+}
+
+fn block_at<'a>(segment: &'a [u8], header: &SegmentHeader, offset: u64) -> Result<(BlockHeader, &'a [u8]), BlockFault> {
+    let bytes = usize::try_from(offset).ok().and_then(|start| segment.get(start..)).ok_or(BlockFault::SegmentEnd)?;
+    read_block(bytes, header.life, header.seed(), offset)
 }

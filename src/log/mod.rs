@@ -12,8 +12,11 @@
 //!
 //! The formats and decisions are pure cores: bytes in, bytes and decisions out. Only [`driver`] does IO.
 //!
-//! Reading order: [`mod@format`] (the bytes), [`writer`] (what is written when, and the driver's duties), [`chain`],
-//! [`recovery`] and [`damage`] (what a start may believe), [`inspect`] (a segment as a list), then [`driver`].
+//! Reading order: [`position`], [`mod@format`] (the bytes), [`writer`] (what is written when, and the driver's duties), [`chain`],
+//! [`recovery`] over [`window`]s, and [`damage`] (what a start may believe), [`range`] (reading what is being written),
+//! [`inspect`] (a segment as a list), then [`driver`].
+
+pub mod position;
 
 pub mod block;
 pub mod format;
@@ -24,7 +27,12 @@ mod queue;
 pub mod chain;
 pub mod damage;
 pub mod inspect;
+pub mod range;
 pub mod recovery;
+pub mod window;
+
+pub mod holds;
+mod stream;
 
 pub mod driver;
 

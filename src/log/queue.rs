@@ -7,8 +7,8 @@
 //! where a record ends (records are appended whole).
 
 use super::block::BlockBuffer;
-use super::format::{BLOCK_HEADER_BYTES, RECORD_HEAD_BYTES, padded_block_bytes, put_record_head};
-use crate::base::Zxid;
+use super::format::{BLOCK_HEADER_BYTES, RECORD_HEAD_BYTES, RecordHead, padded_block_bytes};
+use super::position::Position;
 use std::collections::VecDeque;
 
 /// Blocks kept for reuse; beyond that, memory of a burst goes back to the allocator.
@@ -19,7 +19,7 @@ const SPARE_BLOCKS_MAX: usize = 4;
 struct RecordStart {
     /// In the payload, bytes.
     offset: usize,
-    zxid: Zxid,
+    position: Position,
 }
 
 /// The coming payload of one block.
@@ -30,7 +30,7 @@ struct Piece<B> {
     /// Records that start here, in order.
     starts: Vec<RecordStart>,
     /// The last record that starts before this piece.
-    previous_zxid: Zxid,
+    previous_position: Position,
     /// Whether the payload's end is the end of a record.
     ends_record: bool,
 }
@@ -41,13 +41,13 @@ pub(super) struct TakenPiece<B> {
     /// Room for the block header, then the payload.
     pub block: B,
     /// The first record that starts in the payload, and where.
-    pub first_record: Option<(Zxid, u32)>,
+    pub first_record: Option<(Position, u32)>,
     /// The last record that starts before the payload.
-    pub previous_zxid: Zxid,
+    pub previous_position: Position,
     /// The last record that starts in or before the payload.
-    pub last_started: Zxid,
+    pub last_started: Position,
     /// The last record that is complete with this payload; `None` while a record is unfinished that started earlier.
-    pub completes: Option<Zxid>,
+    pub completes: Option<Position>,
 }
 
 impl<B: BlockBuffer> Piece<B> {
@@ -55,18 +55,18 @@ impl<B: BlockBuffer> Piece<B> {
         self.block.as_slice().len() - BLOCK_HEADER_BYTES
     }
 
-    fn last_started(&self) -> Zxid {
-        self.starts.last().map_or(self.previous_zxid, |start| start.zxid)
+    fn last_started(&self) -> Position {
+        self.starts.last().map_or(self.previous_position, |start| start.position)
     }
 
-    fn completes(&self) -> Option<Zxid> {
+    fn completes(&self) -> Option<Position> {
         if self.ends_record {
             return Some(self.last_started());
         }
         match self.starts.as_slice() {
             [] => None,
-            [_] => Some(self.previous_zxid),
-            [.., complete, _] => Some(complete.zxid),
+            [_] => Some(self.previous_position),
+            [.., complete, _] => Some(complete.position),
         }
     }
 }
@@ -79,36 +79,39 @@ pub(super) struct FlushQueue<B> {
     payload_bytes_max: usize,
     /// Payload in all pieces, bytes.
     queued_bytes: u64,
-    last_appended: Zxid,
+    last_appended: Position,
+    /// What every record's head says.
+    record_version: u16,
     spare_blocks: Vec<B>,
     spare_starts: Vec<Vec<RecordStart>>,
 }
 
 impl<B: BlockBuffer> FlushQueue<B> {
     /// An empty queue whose stream goes on after `last_appended`.
-    pub fn new(payload_bytes_max: usize, last_appended: Zxid) -> FlushQueue<B> {
+    pub fn new(payload_bytes_max: usize, last_appended: Position, record_version: u16) -> FlushQueue<B> {
         assert!(payload_bytes_max > RECORD_HEAD_BYTES, "a block must hold at least a record's head");
         FlushQueue {
             pieces: VecDeque::new(),
             payload_bytes_max,
             queued_bytes: 0,
             last_appended,
+            record_version,
             spare_blocks: Vec::new(),
             spare_starts: Vec::new(),
         }
     }
 
     /// Appends one record; the caller has checked length and order.
-    pub fn append(&mut self, zxid: Zxid, record_bytes: u32, mut record: &[u8]) {
+    pub fn append(&mut self, position: Position, record_bytes: u32, mut record: &[u8]) {
         self.queued_bytes += (RECORD_HEAD_BYTES + record.len()) as u64;
         if self.tail_room() < RECORD_HEAD_BYTES {
             self.push_piece();
         }
-        let previous_zxid = std::mem::replace(&mut self.last_appended, zxid);
-        debug_assert!(previous_zxid < zxid);
+        let previous_position = std::mem::replace(&mut self.last_appended, position);
+        debug_assert!(previous_position < position);
         let tail = self.pieces.back_mut().expect("a piece with room was ensured");
-        tail.starts.push(RecordStart { offset: tail.payload_bytes(), zxid });
-        put_record_head(&mut tail.block, record_bytes, zxid);
+        tail.starts.push(RecordStart { offset: tail.payload_bytes(), position });
+        RecordHead { record_bytes, position, version: self.record_version }.put(&mut tail.block);
         loop {
             let room = self.tail_room().min(record.len());
             let tail = self.pieces.back_mut().expect("the record's piece");
@@ -127,14 +130,14 @@ impl<B: BlockBuffer> FlushQueue<B> {
     }
 
     fn push_piece(&mut self) {
-        let previous_zxid = self.last_appended;
-        let piece = self.new_piece(previous_zxid);
+        let previous_position = self.last_appended;
+        let piece = self.new_piece(previous_position);
         self.pieces.push_back(piece);
     }
 
-    fn new_piece(&mut self, previous_zxid: Zxid) -> Piece<B> {
+    fn new_piece(&mut self, previous_position: Position) -> Piece<B> {
         let starts = self.spare_starts.pop().unwrap_or_default();
-        Piece { block: self.spare_block(), starts, previous_zxid, ends_record: false }
+        Piece { block: self.spare_block(), starts, previous_position, ends_record: false }
     }
 
     /// A block with room for its header and an empty payload.
@@ -154,8 +157,8 @@ impl<B: BlockBuffer> FlushQueue<B> {
         }
         self.queued_bytes -= piece.payload_bytes() as u64;
         let taken = TakenPiece {
-            first_record: piece.starts.first().map(|start| (start.zxid, start.offset as u32)),
-            previous_zxid: piece.previous_zxid,
+            first_record: piece.starts.first().map(|start| (start.position, start.offset as u32)),
+            previous_position: piece.previous_position,
             last_started: piece.last_started(),
             completes: piece.completes(),
             block: piece.block,
@@ -172,10 +175,11 @@ impl<B: BlockBuffer> FlushQueue<B> {
         let cuts_head = last_start.filter(|start| room_bytes - start.offset < RECORD_HEAD_BYTES);
         let (cut, kept) = cuts_head.map_or((room_bytes, before), |start| (start.offset, before - 1));
 
-        let kept_last = piece.starts[..kept].last().map_or(piece.previous_zxid, |start| start.zxid);
+        let kept_last = piece.starts[..kept].last().map_or(piece.previous_position, |start| start.position);
         let mut rest = self.new_piece(kept_last);
         rest.block.append(&piece.block.as_slice()[BLOCK_HEADER_BYTES + cut..]);
-        rest.starts.extend(piece.starts[kept..].iter().map(|s| RecordStart { offset: s.offset - cut, zxid: s.zxid }));
+        rest.starts
+            .extend(piece.starts[kept..].iter().map(|s| RecordStart { offset: s.offset - cut, position: s.position }));
         rest.ends_record = piece.ends_record;
 
         piece.block.truncate(BLOCK_HEADER_BYTES + cut);
@@ -202,8 +206,8 @@ impl<B: BlockBuffer> FlushQueue<B> {
         self.pieces.iter().map(|piece| padded_block_bytes(piece.payload_bytes() as u64, block_bytes)).sum()
     }
 
-    /// Zxid of the last record appended.
-    pub fn last_appended(&self) -> Zxid {
+    /// Position of the last record appended.
+    pub fn last_appended(&self) -> Position {
         self.last_appended
     }
 }

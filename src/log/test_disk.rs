@@ -2,13 +2,15 @@
 
 use super::chain::SegmentPrefix;
 use super::format::{BLOCK_BYTES_DEFAULT, Life};
+use super::position::{LogOwner, Position, Record};
 use super::recovery::{LogRecovery, Recovered, RecoveryOptions};
 use super::writer::{FlushPlan, LogConfig, LogStart, LogWriter};
-use crate::base::Zxid;
 use std::collections::{BTreeMap, VecDeque};
 
 /// What a disk writes whole or not at all.
 pub const SECTOR_BYTES: usize = 512;
+/// Whose logs these are.
+pub const OWNER: LogOwner = LogOwner(0x1234_5678_9abc_def0_0fed_cba9_8765_4321);
 pub const BLOCK: usize = BLOCK_BYTES_DEFAULT as usize;
 
 /// Small sizes, so that rolls, splits and records over segments happen all the time.
@@ -20,12 +22,13 @@ pub fn tiny_config() -> LogConfig {
         queue_bytes_max: 1 << 20,
         ready_segments: 1,
         sync: true,
+        record_version: 3,
     }
 }
 
-/// The record of `zxid`: its content follows from its number, so a mixed-up one is noticed.
-pub fn record(zxid: u64, bytes: usize) -> Vec<u8> {
-    (0..bytes).map(|i| (zxid as usize * 31 + i * 7 + i / 251) as u8).collect()
+/// The record of `position`: its content follows from its number, so a mixed-up one is noticed.
+pub fn record(position: u64, bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|i| (position as usize * 31 + i * 7 + i / 251) as u8).collect()
 }
 
 /// The files of a data directory.
@@ -60,23 +63,23 @@ impl TestDisk {
     }
 
     /// Carries out everything the writer wants, to the end of its queue.
-    pub fn flush_all(&mut self, writer: &mut LogWriter) -> Zxid {
+    pub fn flush_all(&mut self, writer: &mut LogWriter) -> Position {
         loop {
             self.make_segments(writer);
-            let Some(plan) = writer.next_flush().expect("log runs") else { return writer.durable_zxid() };
+            let Some(plan) = writer.next_flush().expect("log runs") else { return writer.durable_position() };
             self.finish(writer, plan);
         }
     }
 
     /// Carries out one plan with success.
-    pub fn finish(&mut self, writer: &mut LogWriter, plan: FlushPlan) -> Zxid {
+    pub fn finish(&mut self, writer: &mut LogWriter, plan: FlushPlan) -> Position {
         self.write(&plan, |_| true);
         writer.give_back(plan.bytes);
         writer.on_flushed(Ok(())).expect("log runs")
     }
 
     /// Recovers with the given options; checks that what comes out is in order and is what was written.
-    pub fn recover(&self, options: RecoveryOptions) -> (Recovered, Vec<(Zxid, Vec<u8>)>) {
+    pub fn recover(&self, options: RecoveryOptions) -> (Recovered, Vec<(Position, Vec<u8>)>) {
         let highest_spare = self.spares.iter().map(|(life, _)| *life).max().unwrap_or_default();
         let options = RecoveryOptions { highest_spare, ..options };
         let prefixes: Vec<_> = self
@@ -86,15 +89,22 @@ impl TestDisk {
             .collect();
         let mut recovery = LogRecovery::new(&prefixes, options);
         let mut records = Vec::new();
-        while let Some(life) = recovery.next_file() {
-            recovery.feed(&self.files[&life], &mut |zxid, bytes| records.push((zxid, bytes.to_vec())));
+        let mut sink = |record: Record<'_>| {
+            assert_eq!(record.version, 3, "what the configuration says");
+            records.push((record.position, record.bytes.to_vec()));
+        };
+        // Never more than asked for, up to a sector: what ends in the middle of a stretch must be asked for again.
+        while let Some(wanted) = recovery.next_read() {
+            let (file, from) = (&self.files[&wanted.life], wanted.offset as usize);
+            let end = file.len().min(from + wanted.bytes.next_multiple_of(SECTOR_BYTES));
+            recovery.feed(file.get(from..end).unwrap_or_default(), &mut sink);
         }
         (recovery.finish(), records)
     }
 
     /// Recovers everything.
-    pub fn recover_all(&self) -> (Recovered, Vec<(Zxid, Vec<u8>)>) {
-        self.recover(RecoveryOptions::new(Zxid::ZERO, Life::NONE))
+    pub fn recover_all(&self) -> (Recovered, Vec<(Position, Vec<u8>)>) {
+        self.recover(RecoveryOptions::new(Position::ZERO, Life::NONE))
     }
 
     /// Goes on after a recovery: syncs the tail, recycles what may go, makes the first segment.
@@ -122,23 +132,29 @@ impl TestDisk {
 /// A new log on an empty disk.
 pub fn new_log(config: LogConfig) -> (TestDisk, LogWriter) {
     let mut disk = TestDisk::default();
-    let mut writer = LogWriter::start(config, LogStart::begin(7, Life(1), Zxid::ZERO)).expect("good configuration");
+    let mut writer =
+        LogWriter::start(config, LogStart::begin(7, OWNER, Life(1), Position::ZERO)).expect("good configuration");
     disk.make_segments(&mut writer);
     (disk, writer)
 }
 
 /// Appends records and flushes each run on its own.
-pub fn append_each(disk: &mut TestDisk, writer: &mut LogWriter, zxids: impl IntoIterator<Item = u64>, bytes: usize) {
-    for zxid in zxids {
-        writer.append(Zxid(zxid), &record(zxid, bytes)).expect("log runs");
-        assert_eq!(disk.flush_all(writer), Zxid(zxid));
+pub fn append_each(
+    disk: &mut TestDisk,
+    writer: &mut LogWriter,
+    positions: impl IntoIterator<Item = u64>,
+    bytes: usize,
+) {
+    for position in positions {
+        writer.append(Position(position), &record(position, bytes)).expect("log runs");
+        assert_eq!(disk.flush_all(writer), Position(position));
     }
 }
 
-/// The zxids, after a check of every record's content.
-pub fn checked_zxids(records: &[(Zxid, Vec<u8>)]) -> Vec<u64> {
-    for (zxid, bytes) in records {
-        assert_eq!(*bytes, record(zxid.0, bytes.len()), "content of record {zxid}");
+/// The positions, after a check of every record's content.
+pub fn checked_positions(records: &[(Position, Vec<u8>)]) -> Vec<u64> {
+    for (position, bytes) in records {
+        assert_eq!(*bytes, record(position.0, bytes.len()), "content of record {position}");
     }
-    records.iter().map(|(zxid, _)| zxid.0).collect()
+    records.iter().map(|(position, _)| position.0).collect()
 }

@@ -6,13 +6,16 @@ use crate::coordination::persistence::snapshot_format::Manifest;
 use crate::log::chain::SegmentPrefix;
 use crate::log::format::{BlockHeader, Life, SegmentHeader};
 use crate::log::inspect::{BlockStatus, inspect_segment};
+use crate::log::position::{Position, Record};
 use crate::log::recovery::{LogRecovery, RecoveryOptions, Verdict};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// First bytes of a segment that tell what it is: header and first block's header, for any size of blocks.
 const PREFIX_BYTES: u64 = (1 << 20) + 4096;
+/// What is read of a log at once.
+const STRETCH_BYTES: usize = 4 << 20;
 
 /// Every segment of a directory, and what a start from `snapshot` would make of them.
 pub(super) fn directory(
@@ -41,10 +44,10 @@ pub(super) fn directory(
 /// What a segment holds by itself.
 struct Summary {
     good_blocks: u64,
-    durable: Zxid,
+    durable: Position,
     records: u64,
-    first: Zxid,
-    last: Zxid,
+    first: Position,
+    last: Position,
 }
 
 fn segment_line(bytes: &[u8], life: Life, out: &mut dyn Write) -> io::Result<()> {
@@ -52,17 +55,18 @@ fn segment_line(bytes: &[u8], life: Life, out: &mut dyn Write) -> io::Result<()>
         Ok(header) => header,
         Err(fault) => return writeln!(out, "  {}: {fault}", life.file_name()),
     };
-    let mut summary = Summary { good_blocks: 0, durable: Zxid::ZERO, records: 0, first: Zxid::MAX, last: Zxid::ZERO };
+    let mut summary =
+        Summary { good_blocks: 0, durable: Position::ZERO, records: 0, first: Position::MAX, last: Position::ZERO };
     for report in inspect_segment(&header, bytes) {
         if let BlockStatus::Good(block) = report.status {
             summary.good_blocks += 1;
-            summary.durable = summary.durable.max(block.durable_zxid);
+            summary.durable = summary.durable.max(block.durable_position);
         }
     }
-    records_of(bytes, &header, &mut |zxid, _| {
+    records_of(bytes, &header, &mut |record| {
         summary.records += 1;
-        summary.first = summary.first.min(zxid);
-        summary.last = zxid;
+        summary.first = summary.first.min(record.position);
+        summary.last = record.position;
     });
     let Summary { good_blocks, durable, records, first, last } = summary;
     let range = if records == 0 { "no complete record".into() } else { format!("{records} records {first} to {last}") };
@@ -79,15 +83,14 @@ fn chain(header: &SegmentHeader) -> String {
 
 /// The complete records of one segment, as far as its blocks are good. One that began in an earlier segment, or goes on in a
 /// later one, is not among them.
-fn records_of(bytes: &[u8], header: &SegmentHeader, sink: &mut impl FnMut(Zxid, &[u8])) {
+fn records_of(bytes: &[u8], header: &SegmentHeader, sink: &mut impl FnMut(Record<'_>)) {
     let first = bytes.get(header.block_bytes as usize..).unwrap_or_default();
     let first = BlockHeader::decode(first, header.life, header.seed(), u64::from(header.block_bytes));
-    let base = if header.is_cut() { header.keep_to } else { first.map_or(Zxid::ZERO, |block| block.previous_zxid) };
+    let base =
+        if header.is_cut() { header.keep_to } else { first.map_or(Position::ZERO, |block| block.previous_position) };
     let prefix = SegmentPrefix { life: header.life, bytes };
     let mut recovery = LogRecovery::new(&[prefix], RecoveryOptions::new(base, Life::NONE));
-    while recovery.next_file().is_some() {
-        recovery.feed(bytes, sink);
-    }
+    recovery.read_all(|_| bytes, sink);
 }
 
 fn verdict(
@@ -106,13 +109,17 @@ fn verdict(
     }
     let prefixes: Vec<_> = heads.iter().map(|(life, bytes)| SegmentPrefix { life: *life, bytes }).collect();
     let from = snapshot.map_or(Zxid::ZERO, |manifest| manifest.start);
-    let mut recovery = LogRecovery::new(&prefixes, RecoveryOptions::new(from, highest_spare));
+    let mut recovery = LogRecovery::new(&prefixes, RecoveryOptions::new(from.into(), highest_spare));
     let (mut replayed, mut written) = (0_u64, Ok(()));
-    while let Some(life) = recovery.next_file() {
-        recovery.feed(&read(&directory.join(life.file_name()))?, &mut |_, txn: &[u8]| {
+    while let Some(wanted) = recovery.next_read() {
+        let mut file = File::open(directory.join(wanted.life.file_name()))?;
+        file.seek(SeekFrom::Start(wanted.offset))?;
+        let mut bytes = Vec::new();
+        file.take(wanted.bytes.max(STRETCH_BYTES) as u64).read_to_end(&mut bytes)?;
+        recovery.feed(&bytes, &mut |record| {
             replayed += 1;
             if records && written.is_ok() {
-                written = writeln!(out, "{}", describe::transaction(txn));
+                written = writeln!(out, "{}", describe::transaction(record.bytes));
             }
         });
         std::mem::replace(&mut written, Ok(()))?;
@@ -126,7 +133,7 @@ fn verdict(
         }
         Verdict::Empty => {
             writeln!(out, "verdict: no log")?;
-            from
+            from.into()
         }
         Verdict::Clean { end } => {
             writeln!(out, "verdict: clean, ends at {end}")?;
@@ -141,7 +148,7 @@ fn verdict(
             end
         }
     };
-    match snapshot.filter(|manifest| manifest.end > end) {
+    match snapshot.filter(|manifest| manifest.end > end.into()) {
         None => Ok(true),
         Some(manifest) => {
             writeln!(out, "DAMAGED: the snapshot says that the log was durable to {}", manifest.end)?;
@@ -162,11 +169,12 @@ pub(super) fn segment_file(path: &Path, life: Life, records: bool, out: &mut dyn
     };
     writeln!(
         out,
-        "segment of life {life}, {}, {} bytes in blocks of {}, log {:016x}",
+        "segment of life {life}, {}, {} bytes in blocks of {}, log {:016x} of cluster {}",
         chain(&header),
         header.segment_bytes,
         header.block_bytes,
-        header.stream_id
+        header.stream_id,
+        header.owner
     )?;
     for report in inspect_segment(&header, &bytes) {
         let offset = report.offset;
@@ -177,9 +185,9 @@ pub(super) fn segment_file(path: &Path, life: Life, records: bool, out: &mut dyn
     }
     if records {
         let mut written = Ok(());
-        records_of(&bytes, &header, &mut |_, txn: &[u8]| {
+        records_of(&bytes, &header, &mut |record| {
             if written.is_ok() {
-                written = writeln!(out, "{}", describe::transaction(txn));
+                written = writeln!(out, "{}", describe::transaction(record.bytes));
             }
         });
         written?;
@@ -189,9 +197,12 @@ pub(super) fn segment_file(path: &Path, life: Life, records: bool, out: &mut dyn
 
 fn describe_block(block: &BlockHeader) -> String {
     let records = match block.first_record {
-        Some((zxid, _)) => format!("records from {zxid}, after {}", block.previous_zxid),
-        None => format!("no record begins, after {}", block.previous_zxid),
+        Some((position, _)) => format!("records from {position}, after {}", block.previous_position),
+        None => format!("no record begins, after {}", block.previous_position),
     };
     let unsynced = if block.synced { "" } else { ", written without sync" };
-    format!("block of {} bytes, {records}, durable to {}{unsynced}", block.payload_bytes, block.durable_zxid)
+    format!(
+        "block of {} bytes, {records}, durable to {}, committed to {}{unsynced}",
+        block.payload_bytes, block.durable_position, block.committed_position
+    )
 }

@@ -4,7 +4,7 @@
 //! A snapshot exists from the moment its manifest has its name ([`SnapshotFiles::publish`]), and stops existing when it has
 //! lost it: parts without a manifest are leftovers of a crash or of a failure, and are removed at the next start.
 
-use super::snapshot_format::{Manifest, PartSummary, SnapshotError, SnapshotFault, SnapshotFile};
+use super::snapshot_format::{MANIFEST_BYTES_MAX, Manifest, PartSummary, SnapshotError, SnapshotFault, SnapshotFile};
 use super::snapshot_part::PartWriter;
 use crate::base::Zxid;
 use crate::storage::{FileAppender, FileReader, Storage, StorageError};
@@ -66,10 +66,22 @@ impl SnapshotFiles {
         Ok(starts)
     }
 
+    /// The highest zxid that a snapshot here speaks of. One whose manifest cannot be read says nothing.
+    pub async fn highest(&self) -> Result<Zxid, StorageError> {
+        let mut highest = Zxid::ZERO;
+        for start in self.starts().await? {
+            if let Ok(manifest) = self.manifest(start).await {
+                highest = highest.max(manifest.end);
+            }
+        }
+        Ok(highest)
+    }
+
     /// Reads and checks the manifest of the snapshot that starts at `start`.
     pub async fn manifest(&self, start: Zxid) -> Result<Manifest, SnapshotFilesError> {
         let path = self.path(SnapshotFile::Manifest(start));
-        let bytes = self.storage.read_all(&path).await?;
+        // One more than the largest has: a longer file is noticed, and not read.
+        let bytes = self.storage.read_first(&path, MANIFEST_BYTES_MAX + 1).await?;
         match Manifest::decode(&bytes) {
             Ok(manifest) if manifest.start == start => Ok(manifest),
             Ok(_) => {

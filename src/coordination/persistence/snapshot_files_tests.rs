@@ -1,6 +1,6 @@
 //! Snapshot files on a real file system: what is kept, what goes, and what a crash leaves.
 
-use super::snapshot::SnapshotFiles;
+use super::snapshot::{SnapshotFiles, SnapshotFilesError};
 use super::snapshot_format::{Manifest, SnapshotRecord};
 use crate::base::{SessionId, Zxid};
 use crate::runtime::{ShardsConfig, run_shards};
@@ -92,5 +92,16 @@ fn renamed_manifest_is_refused() {
         std::fs::rename(directory.join("snapshot.1"), directory.join("snapshot.2")).unwrap();
         let error = files.manifest(Zxid(2)).await.unwrap_err().to_string();
         assert!(error.contains("snapshot.2, offset 0: the manifest of another snapshot"), "{error}");
+    });
+}
+
+/// A file of a terabyte under a manifest's name, sparse as it may be, must not be taken into memory to find that it is none.
+#[test]
+fn a_huge_file_under_a_manifests_name_is_only_a_broken_snapshot() {
+    with_files("snapshot-huge", |files, directory| async move {
+        std::fs::File::create(directory.join("snapshot.5")).unwrap().set_len(1 << 40).unwrap();
+        let error = files.manifest(Zxid(5)).await.unwrap_err();
+        assert!(matches!(error, SnapshotFilesError::Damaged { .. }), "{error}");
+        assert_eq!(files.highest().await.unwrap(), Zxid::ZERO, "and it says nothing of zxids");
     });
 }

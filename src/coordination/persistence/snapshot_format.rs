@@ -45,6 +45,8 @@ pub const PARTS_MAX: u32 = 1 << 16;
 const MANIFEST_MAGIC: [u8; 4] = *b"RKSM";
 const MANIFEST_HEAD_BYTES: usize = 40;
 const MANIFEST_PART_BYTES: usize = 24;
+/// The longest manifest, bytes.
+pub const MANIFEST_BYTES_MAX: usize = MANIFEST_HEAD_BYTES + PARTS_MAX as usize * MANIFEST_PART_BYTES + 4;
 const FILE_PREFIX: &str = "snapshot.";
 const NULL_DATA: u32 = u32::MAX;
 

@@ -4,6 +4,7 @@ use crate::base::{ShardId, Zxid};
 use crate::coordination::persistence::data_dir::DataDirError;
 use crate::coordination::persistence::snapshot_format::SnapshotError;
 use crate::coordination::processor::ApplyError;
+use crate::log::damage::Damage;
 use crate::log::driver::WriteAheadLogError;
 use crate::process::ProcessError;
 use crate::storage::StorageError;
@@ -22,6 +23,38 @@ pub enum ServerError {
     /// The log cannot be used.
     #[error(transparent)]
     Log(#[from] WriteAheadLogError),
+    /// Acknowledged records are missing in the log.
+    #[error(
+        "the transaction log in {log} is damaged: {damage}. Restore the file from a copy, or start once with --discard-after {keep} \
+         to give up everything after it; `ringkeeper inspect {log}` shows what is there", log = log.display()
+    )]
+    LogDamaged {
+        /// Where the log is.
+        log: PathBuf,
+        /// What is wrong.
+        damage: Box<Damage>,
+        /// The last transaction that can be read.
+        keep: Zxid,
+    },
+    /// The log was written by a server with other transactions.
+    #[error(
+        "transaction {zxid} of the log has version {version}, which this server does not know: start the version of ringkeeper that \
+         wrote it"
+    )]
+    UnknownTxn {
+        /// The transaction.
+        zxid: Zxid,
+        /// Its version.
+        version: u16,
+    },
+    /// No epoch is left.
+    #[error(
+        "zxid {highest} is of the last epoch, so this server cannot open another one: restore older files from a copy"
+    )]
+    EpochsExhausted {
+        /// The highest zxid on this disk.
+        highest: Zxid,
+    },
     /// The log takes nothing any more; what was acknowledged is safe.
     #[error("{0}; the server stops, what it acknowledged is on disk. Check the disk and start it again")]
     LogStopped(String),

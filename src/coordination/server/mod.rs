@@ -19,8 +19,7 @@ mod report;
 mod sequencer_driver;
 mod service;
 mod shard_driver;
-pub(crate) mod snapshot_load;
-pub(crate) mod snapshot_scan;
+mod snapshot_load;
 mod snapshots;
 mod start;
 mod words;
@@ -30,6 +29,3 @@ pub use limits::Limits;
 pub use observer::Observer;
 pub use service::Coordination;
 pub use start::{Server, ServerOptions};
-
-#[cfg(test)]
-mod snapshot_tests;

@@ -84,6 +84,8 @@ impl SequencerDriver {
 
     /// Everything up to `zxid` is durable: hands it to the shards.
     pub fn durable(&self, zxid: Zxid, driver: &Rc<ShardDriver>) {
+        // With one voter durable is committed.
+        self.log.commit(zxid.into());
         let mut sequencer = self.sequencer.borrow_mut();
         let before = sequencer.handed();
         sequencer.durable(zxid, &mut self.outputs.borrow_mut());
@@ -140,10 +142,10 @@ impl SequencerDriver {
             return true;
         }
         let wanted = sequencer.queued_bytes() + sequencer.queued() * TXN_OVERHEAD_BYTES;
-        let mut log = self.log.writer().borrow_mut();
-        match log.try_reserve(wanted) {
+        match self.log.try_reserve(wanted) {
             Ok(reservation) => {
                 // Validation and appending follow in this same turn: nobody can take the room in between.
+                let mut log = self.log.writer().borrow_mut();
                 log.release(reservation);
                 if log.out_of_space().is_none() && self.told.replace(false) {
                     tracing::info!("there is room for the transaction log again; writes are accepted");
@@ -161,7 +163,7 @@ impl SequencerDriver {
                 sequencer.set_refusing(true);
                 true
             }
-            // The next flush or segment makes room, and a turn follows it.
+            // The log has begun what makes room, a flush or a segment, and a turn follows each of them.
             Err(Refusal::Busy) => false,
             Err(refusal @ Refusal::Stopped(_)) => {
                 driver.fail(ServerError::LogStopped(refusal.to_string()));
@@ -176,7 +178,7 @@ impl SequencerDriver {
         let mut appended_bytes = 0;
         self.sequencer.borrow_mut().new_proposals(|zxid, txn| {
             appended_bytes += txn.len() as u64;
-            if let Err(error) = log.append(zxid, txn) {
+            if let Err(error) = log.append(zxid.into(), txn) {
                 failed.get_or_insert(error);
             }
         });

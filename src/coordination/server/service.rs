@@ -18,6 +18,7 @@ use crate::coordination::persistence::snapshot::SnapshotFiles;
 use crate::coordination::processor::{Sequencer, SequencerConfig, Shard, ShardConfig};
 use crate::coordination::session::{SessionIds, SessionTable};
 use crate::coordination::tree::{DataTree, ShardMap};
+use crate::log::position::Position;
 use crate::log::writer::LogConfig;
 use crate::metrics::FlushTimes;
 use crate::process::{Place, ProcessError, Service};
@@ -159,16 +160,16 @@ async fn receive(driver: Rc<ShardDriver>, peer: ShardId) {
 async fn start_sequencer(shared: &Arc<Coordination>, driver: &Rc<ShardDriver>) -> Result<(), ServerError> {
     let limits = &shared.options.limits;
     let log_config = LogConfig {
-        segment_bytes: limits.segment_bytes.unwrap_or(u64::from(shared.config.pre_alloc_size_kib) << 10),
         flush_bytes_max: limits.flush_bytes_max,
         queue_bytes_max: limits.log_queue_bytes_max,
         sync: shared.config.force_sync,
         ..LogConfig::default()
-    };
+    }
+    .with_segments_of(limits.segment_bytes.unwrap_or(u64::from(shared.config.pre_alloc_size_kib) << 10));
     let storage = Storage::new(shared.options.backend.clone());
     let recovered = recover(driver, storage, &shared.directories.log, log_config, shared.options.discard_after).await?;
     if let Some(observer) = &shared.options.observer {
-        observer.recovered(recovered.log.end);
+        observer.recovered(recovered.log.end.into());
     }
     let sessions = driver.core().borrow().sessions().clone();
     let config = SequencerConfig {
@@ -180,8 +181,8 @@ async fn start_sequencer(shared: &Arc<Coordination>, driver: &Rc<ShardDriver>) -
     };
     let ids = SessionIds::new(1, clock::wall_ms());
     let now_ms = clock::monotonic_ms() as i64;
-    let mut sequencer = Sequencer::new(config, recovered.log.end, sessions, ids, now_ms);
-    sequencer.open_epoch(clock::wall_ms());
+    let mut sequencer = Sequencer::new(config, recovered.log.end.into(), sessions, ids, now_ms);
+    sequencer.open_epoch_above(recovered.log.highest.into(), clock::wall_ms());
     if limits.transactions_of_first_epoch < u32::MAX {
         let epoch = sequencer.last().epoch();
         sequencer.skip_to(Zxid::new(epoch, u32::MAX - limits.transactions_of_first_epoch));
@@ -201,7 +202,7 @@ async fn start_sequencer(shared: &Arc<Coordination>, driver: &Rc<ShardDriver>) -
 }
 
 async fn run_flushes(driver: Rc<ShardDriver>, sequencer: Rc<SequencerDriver>) {
-    let durable = |zxid| sequencer.durable(zxid, &driver);
+    let durable = |position: Position| sequencer.durable(position.into(), &driver);
     if let Err(error) = sequencer.log().run_flushes(durable).await {
         driver.fail(error.into());
     }

@@ -10,12 +10,12 @@
 
 use super::message::ShardMessage;
 use super::shard_driver::ShardDriver;
-use super::snapshot_scan::PartScan;
 use crate::base::{ShardId, Zxid};
 use crate::config::ServerConfig;
 use crate::coordination::persistence::snapshot::{SnapshotFiles, SnapshotFilesError};
 use crate::coordination::persistence::snapshot_format::{Manifest, PartSummary, SnapshotFault};
 use crate::coordination::persistence::snapshot_policy::SnapshotPolicy;
+use crate::coordination::persistence::snapshot_scan::PartScan;
 use crate::log::driver::WriteAheadLog;
 use crate::metrics::Counters;
 use crate::runtime::{LocalNotify, Queue, clock, random, sleep, spawn, timeout};
@@ -191,7 +191,7 @@ impl Snapshots {
         }
         self.until_durable(end).await;
         if self.sync_log {
-            self.log.sync_above(start).await?;
+            self.log.sync_above(start.into()).await?;
         }
         let manifest = Manifest { start, end, epoch: u64::from(end.epoch()), parts };
         self.files.publish(&manifest).await?;
@@ -199,7 +199,7 @@ impl Snapshots {
     }
 
     async fn until_durable(&self, zxid: Zxid) {
-        while self.log.writer().borrow().durable_zxid() < zxid {
+        while self.log.writer().borrow().durable_position() < zxid.into() {
             self.progress.notified().await;
         }
     }
@@ -214,7 +214,7 @@ impl Snapshots {
 
     async fn purge_all(&self, retain: usize) -> Result<(), StorageError> {
         match self.files.purge(retain, &self.broken).await? {
-            Some(oldest) => self.log.purge_below(Zxid(oldest.0 + 1)).await,
+            Some(oldest) => self.log.purge_below(Zxid(oldest.0.saturating_add(1)).into()).await,
             None => Ok(()),
         }
     }

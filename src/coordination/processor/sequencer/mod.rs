@@ -162,7 +162,14 @@ impl Sequencer {
 
     /// Proposes the opening record of the next epoch: a leadership does not survive its process (rule E4).
     pub fn open_epoch(&mut self, wall_ms: i64) {
-        let zxid = Zxid::new(self.last.epoch().checked_add(1).expect("epochs are not exhausted"), 0);
+        self.open_epoch_above(self.last, wall_ms);
+    }
+
+    /// Proposes the opening of an epoch that is above the one of `highest`, too: the highest zxid that was ever given out, also when
+    /// the log was cut below it. The caller has checked that an epoch is left.
+    pub fn open_epoch_above(&mut self, highest: Zxid, wall_ms: i64) {
+        let epoch = self.last.max(highest).epoch();
+        let zxid = Zxid::new(epoch.checked_add(1).expect("epochs are not exhausted"), 0);
         self.write_txn(zxid, wall_ms, SessionId::NONE, RequestId::default(), 0, |writer| writer.open_epoch());
         self.opening = self.opening.min(zxid);
     }

@@ -1,13 +1,11 @@
 //! A snapshot written while transactions are applied, loaded by any number of shards and replayed, is the tree again.
 
-use super::snapshot_load::SnapshotLoader;
+use super::snapshot_format::{Manifest, NodeRecord, PartSummary, SnapshotFault, SnapshotRecord};
+use super::snapshot_loader::SnapshotLoader;
+use super::snapshot_part::PartWriter;
 use super::snapshot_scan::PartScan;
 use crate::base::{SessionId, Zxid};
 use crate::coordination::auth::AuthConfig;
-use crate::coordination::persistence::snapshot_format::{
-    Manifest, NodeRecord, PartSummary, SnapshotFault, SnapshotRecord,
-};
-use crate::coordination::persistence::snapshot_part::PartWriter;
 use crate::coordination::processor::message::{Batch, RequestId};
 use crate::coordination::processor::txn::{TxnHeader, TxnWriter};
 use crate::coordination::processor::{Shard, ShardConfig, ShardOutputs};

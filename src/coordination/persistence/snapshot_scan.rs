@@ -4,9 +4,9 @@
 //! the order of their slots, which they keep for life. What is created, changed or deleted meanwhile is in the part as it was
 //! when the scan came by, or not at all: the log from the snapshot's start settles it (rule C3).
 
+use super::snapshot_format::{NodeRecord, SnapshotFault, SnapshotRecord};
+use super::snapshot_part::PartWriter;
 use crate::base::{SessionId, Zxid};
-use crate::coordination::persistence::snapshot_format::{NodeRecord, SnapshotFault, SnapshotRecord};
-use crate::coordination::persistence::snapshot_part::PartWriter;
 use crate::coordination::processor::Shard;
 use crate::coordination::tree::{AclRef, Node};
 use crate::protocol::jute::Output;
