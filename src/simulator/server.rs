@@ -356,6 +356,9 @@ impl Server {
         if result.and_then(|()| self.journal.drive(machine)).is_err() {
             machine.log_stopped = true;
         }
+        if self.sequencer.has_more() {
+            self.wake_sequencer(machine);
+        }
     }
 
     /// Asks the log for room before anything is validated (rule B11). False when nothing must be validated now.

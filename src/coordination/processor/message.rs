@@ -11,6 +11,7 @@ use crate::coordination::tree::{AclHash, NodeImage};
 use crate::protocol::zookeeper::ErrorCode;
 use bytes::Bytes;
 use smallvec::SmallVec;
+use std::sync::Arc;
 
 /// Names a request for ever: a connection of one process life, and the request's number on it (rule B5). The handshake is
 /// number 0.
@@ -137,7 +138,7 @@ pub struct Lookup {
     /// Returned with the answer.
     pub ticket: u64,
     /// What is asked.
-    pub keys: Vec<LookupKey>,
+    pub keys: Arc<[LookupKey]>,
 }
 
 /// One thing that prep asks for.

@@ -12,6 +12,7 @@
 //! - [`request_pack`]: requests travel to the sequencer in packs.
 //! - [`KnownRecords`]: what has been proposed and not yet applied everywhere, and what need not be asked again.
 //! - [`OwnChanges`]: what the request that is being validated changes.
+//! - `foresight`: which records validation will need.
 //! - [`prep`]: turns a request into results, against the outstanding changes and the records of the owner shards.
 //! - [`Sequencer`]: gives the order: queues requests, runs prep, hands committed batches out.
 //! - [`Shard`]: owns a part of the tree and a share of the connections; applies batches, answers reads.
@@ -19,6 +20,7 @@
 //! Invariants: nothing here waits; every method does its work and returns what must be sent. The only thing that changes a
 //! tree is [`Shard::apply`] of a committed batch. Time and randomness are arguments.
 
+mod foresight;
 mod known_records;
 pub mod message;
 mod own_changes;
@@ -34,6 +36,8 @@ pub use own_changes::OwnChanges;
 pub use sequencer::{LocalRecords, Sequencer, SequencerConfig, SequencerOutputs, Target};
 pub use shard::{ApplyError, ConnectionState, Shard, ShardConfig, ShardOutputs};
 
+#[cfg(test)]
+mod scaling_tests;
 #[cfg(test)]
 mod test_server;
 #[cfg(test)]

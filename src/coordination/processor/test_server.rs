@@ -1,6 +1,7 @@
 //! A whole server of pure cores in one place, for tests: messages are delivered when the test says so, and "disk" is instant.
 
 use super::message::{PeerMessage, ToSequencer, ToShard};
+use super::scaling_tests::Counting;
 use super::sequencer::{Sequencer, SequencerConfig, SequencerOutputs, Target};
 use super::shard::{Shard, ShardConfig, ShardOutputs};
 use crate::base::{ShardId, Zxid};
@@ -9,8 +10,10 @@ use crate::coordination::session::{SessionIds, SessionTable};
 use crate::coordination::tree::{DataTree, ShardMap};
 use crate::protocol::jute::Input;
 use crate::protocol::zookeeper::{ConnectRequest, ConnectResponse, FrameReader, OpCode, ReplyHeader, Request};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A frame that a client received.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +39,14 @@ pub(super) struct TestServer {
     pub now_ms: i64,
     /// The connection (shard, number) whose socket takes nothing: its output stays until [`TestServer::take_output`].
     pub slow: Option<(usize, u64)>,
+    /// Records of the local shard that validation asked for since [`TestServer::start_counting`], altogether and in one go.
+    pub records_asked: Cell<usize>,
+    pub records_asked_at_once_max: usize,
+    /// The longest validation in one go since then, and all of them together.
+    pub validated_at_once_max: Duration,
+    pub validated: Duration,
+    /// Questions to other shards since then.
+    pub lookups: usize,
     /// What each connection (shard, number) was sent and has not looked at.
     received: Vec<((usize, u64), Vec<u8>)>,
 }
@@ -57,7 +68,7 @@ impl TestServer {
                 map: map.clone(),
                 boot: 77,
                 auth: auth.clone(),
-                packet_bytes_max: 0xf_ffff,
+                packet_bytes_max: 16 << 20,
                 session_timeout_ms_min: 100,
                 session_timeout_ms_max: 100_000,
                 sessionless_timeout_ms: 10_000,
@@ -88,6 +99,11 @@ impl TestServer {
             released: Zxid::ZERO,
             now_ms: 0,
             slow: None,
+            records_asked: Cell::new(0),
+            records_asked_at_once_max: 0,
+            validated_at_once_max: Duration::ZERO,
+            validated: Duration::ZERO,
+            lookups: 0,
             received: Vec::new(),
         };
         server.sequencer.open_epoch(1);
@@ -106,7 +122,10 @@ impl TestServer {
                     self.shards[0].on_sequencer(&message, &mut out).unwrap();
                     self.collect(0, out);
                 }
-                Target::One(shard) => self.to_shard[shard.index()].push_back(message),
+                Target::One(shard) => {
+                    self.lookups += 1;
+                    self.to_shard[shard.index()].push_back(message);
+                }
             }
         }
     }
@@ -140,12 +159,27 @@ impl TestServer {
             self.sequencer.receive(from, message, self.now_ms);
         }
         let mut out = SequencerOutputs::default();
-        self.sequencer.advance(&self.shards[0], self.now_ms, 1000 + self.now_ms, &mut out);
+        let (asked, begun) = (self.records_asked.get(), Instant::now());
+        let records = Counting { records: &self.shards[0], asked: &self.records_asked };
+        self.sequencer.advance(&records, self.now_ms, 1000 + self.now_ms, &mut out);
+        let took = begun.elapsed();
+        self.validated += took;
+        self.validated_at_once_max = self.validated_at_once_max.max(took);
+        self.records_asked_at_once_max = self.records_asked_at_once_max.max(self.records_asked.get() - asked);
         self.sequencer.new_proposals(|_, _| {});
         self.deliver(out);
         let mut out = SequencerOutputs::default();
         self.sequencer.durable(self.sequencer.last(), &mut out);
         self.deliver(out);
+    }
+
+    /// Counts from zero.
+    pub(super) fn start_counting(&mut self) {
+        self.records_asked.set(0);
+        self.records_asked_at_once_max = 0;
+        self.validated_at_once_max = Duration::ZERO;
+        self.validated = Duration::ZERO;
+        self.lookups = 0;
     }
 
     /// Delivers one message to a shard from the sequencer.
@@ -171,7 +205,8 @@ impl TestServer {
         loop {
             let before = self.sequencer.handed();
             self.run_sequencer();
-            let mut moved = self.sequencer.handed() != before || !self.to_sequencer.is_empty();
+            let mut moved =
+                self.sequencer.handed() != before || !self.to_sequencer.is_empty() || self.sequencer.has_more();
             for shard in 0..self.shards.len() {
                 while self.run_shard(shard) {
                     moved = true;

@@ -10,7 +10,7 @@ use crate::coordination::persistence::txn_log::TxnLog;
 use crate::coordination::processor::message::{ToSequencer, ToShard};
 use crate::coordination::processor::{Sequencer, SequencerOutputs, Target};
 use crate::metrics::Counters;
-use crate::runtime::clock;
+use crate::runtime::{Queue, clock, spawn};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -30,6 +30,10 @@ pub struct SequencerDriver {
     /// The operator knows that there is no room for a segment. Small writes may pass all the same, so the sequencer's refusing
     /// comes and goes.
     told: Cell<bool>,
+    /// The log has no room yet, and will say when it has.
+    waits_for_room: Cell<bool>,
+    /// A task is on its way that ends in a turn.
+    coming_back: Cell<bool>,
     /// Bytes appended since they were last counted.
     appended_bytes: Cell<u64>,
     commits: Cell<u64>,
@@ -46,6 +50,8 @@ impl SequencerDriver {
             snapshots,
             appended_bytes: Cell::new(0),
             told: Cell::new(false),
+            waits_for_room: Cell::new(false),
+            coming_back: Cell::new(false),
             commits: Cell::new(0),
             flushes: RefCell::new(Counters::default()),
         })
@@ -99,7 +105,9 @@ impl SequencerDriver {
     /// delivered to the shard of this executor.
     pub fn advance(&self, driver: &Rc<ShardDriver>) -> bool {
         let mut delivered = self.deliver(driver);
-        if self.admit(driver) {
+        let admitted = self.admit(driver);
+        self.waits_for_room.set(!admitted);
+        if admitted {
             {
                 let shard = driver.core().borrow();
                 let mut sequencer = self.sequencer.borrow_mut();
@@ -114,7 +122,22 @@ impl SequencerDriver {
         }
         delivered |= self.deliver(driver);
         self.hold_back(driver);
+        self.come_back(driver);
         delivered
+    }
+
+    /// When a slice was not enough, another turn follows behind the tasks that are ready now.
+    fn come_back(&self, driver: &Rc<ShardDriver>) {
+        if self.waits_for_room.get() || !self.sequencer.borrow().has_more() || self.coming_back.replace(true) {
+            return;
+        }
+        let driver = driver.clone();
+        spawn(Queue::Serving, async move {
+            if let Some(sequencer) = driver.sequencer() {
+                sequencer.coming_back.set(false);
+            }
+            driver.turn();
+        });
     }
 
     /// Asks the log for room before anything is validated (rule B11). False when nothing must be validated now.

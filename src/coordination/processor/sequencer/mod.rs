@@ -5,14 +5,16 @@
 //! 2. call [`Sequencer::advance`], which validates what can be validated;
 //! 3. append every new proposal to the log ([`Sequencer::new_proposals`]);
 //! 4. deliver [`SequencerOutputs`]: to each shard in the order given, to the local one at once, before `advance` is called
-//!    again: it reads the local shard's records directly.
+//!    again: it reads the local shard's records directly;
+//! 5. while [`Sequencer::has_more`], let other tasks have a turn and begin again at 2.
 //!
-//! [`lookups`] asks the owners of records and gives prep what they said.
+//! [`lookups`] asks the owners of records and gives prep what they said; [`draft`] is the request that is being validated.
 //!
 //! Rules: B1 (lookups and batches in one FIFO; changes stay outstanding while a request may rely on older answers), B2 (nothing is
 //! validated before the epoch's opening record was handed over), B6 (sessions are looked at as the proposals leave them), B7
-//! (validation suspends and starts again), A11 (only the session's current connection may write).
+//! (validation suspends and goes on, nothing behind it is validated meanwhile), A11 (only the session's current connection may write).
 
+mod draft;
 mod lookups;
 
 use super::known_records::KnownRecords;
@@ -25,9 +27,10 @@ use crate::base::{ConnectionId, SessionId, ShardId, Zxid, coverage, planted};
 use crate::coordination::auth::AuthConfig;
 use crate::coordination::session::{ExpiryQueue, Session, SessionIds, SessionTable};
 use crate::coordination::tree::{NodeImage, ShardMap};
-use crate::protocol::zookeeper::{ErrorCode, Request};
+use crate::protocol::zookeeper::{ErrorCode, Id};
 use ahash::AHashMap;
 use bytes::Bytes;
+use draft::{Ask, Draft, SLICE_STEPS, Slice};
 use lookups::{Answers, Source, Ticket};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -74,14 +77,15 @@ pub struct SequencerOutputs {
 
 /// What waits for validation.
 #[derive(Debug)]
-enum Asked {
-    Client(WriteRequest),
-    Expire(SessionId),
+enum Item {
+    Request(WriteRequest),
+    /// The end of a session that was silent for too long.
+    Expiry(SessionId),
 }
 
 #[derive(Debug)]
 struct Waiting {
-    asked: Asked,
+    item: Item,
     /// What had been handed to the shards when it was first looked at for what must be looked up; [`Zxid::MAX`] before. Along the
     /// queue it never goes down.
     issued_after: Zxid,
@@ -89,6 +93,49 @@ struct Waiting {
     unanswered: usize,
     /// Made with the first answer: a server with one shard never needs them.
     answers: Option<Box<Answers>>,
+}
+
+/// On whose behalf a transaction is made.
+#[derive(Clone, Copy)]
+struct Asker<'a> {
+    session: SessionId,
+    request: RequestId,
+    xid: i32,
+    identities: &'a [Id],
+}
+
+impl<'a> Asker<'a> {
+    fn client(request: &'a WriteRequest) -> Asker<'a> {
+        Asker { session: request.session, request: request.id, xid: request.xid, identities: &request.identities }
+    }
+
+    /// The server itself: to end a session, or to open an epoch.
+    fn server(session: SessionId) -> Asker<'static> {
+        Asker { session, request: RequestId::default(), xid: 0, identities: &[] }
+    }
+
+    fn header(&self, zxid: Zxid, time_ms: i64) -> TxnHeader {
+        TxnHeader { zxid, time_ms, session: self.session, request: self.request, xid: self.xid }
+    }
+}
+
+/// What one call of [`Sequencer::advance`] works with.
+struct Turn<'a> {
+    local: &'a dyn LocalRecords,
+    now_ms: i64,
+    wall_ms: i64,
+    /// Steps of validation left.
+    steps: usize,
+}
+
+/// What became of the request at the front of the queue.
+enum Outcome {
+    /// It is answered, or proposed.
+    Done,
+    /// There is more to validate, in a later slice.
+    More,
+    /// Records must be looked up first.
+    Missing(Vec<LookupKey>),
 }
 
 /// Gives the order.
@@ -106,7 +153,13 @@ pub struct Sequencer {
     ids: SessionIds,
     expiry: ExpiryQueue,
     known: KnownRecords,
+    /// The changes of the request at the front of the queue, and its transaction in the making.
     own: OwnChanges,
+    draft: Option<Draft>,
+    /// The request at the front is proposed, and not all of its changes are known yet.
+    merging: bool,
+    /// The session that ends with the request at the front, which is proposed.
+    closing: Option<SessionId>,
     acls: AclCache,
     queue: VecDeque<Waiting>,
     queued_bytes: usize,
@@ -145,6 +198,9 @@ impl Sequencer {
             expiry,
             known: KnownRecords::new(remembered_bytes_max),
             own: OwnChanges::default(),
+            draft: None,
+            merging: false,
+            closing: None,
             acls: AclCache::default(),
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -160,7 +216,8 @@ impl Sequencer {
     /// Proposes the opening record of the next epoch: a leadership does not survive its process (rule E4).
     pub fn open_epoch(&mut self, wall_ms: i64) {
         let zxid = Zxid::new(self.last.epoch().checked_add(1).expect("epochs are not exhausted"), 0);
-        self.write_txn(zxid, wall_ms, SessionId::NONE, RequestId::default(), 0, |writer| writer.open_epoch());
+        let header = Asker::server(SessionId::NONE).header(zxid, wall_ms);
+        self.write_txn(&header, |writer| writer.open_epoch());
         self.opening = self.opening.min(zxid);
     }
 
@@ -218,7 +275,7 @@ impl Sequencer {
     pub fn receive(&mut self, from: ShardId, message: ToSequencer, now_ms: i64) {
         match message {
             ToSequencer::Requests(pack) => {
-                pack.into_requests().for_each(|request| self.enqueue(Asked::Client(request)));
+                pack.into_requests().for_each(|request| self.enqueue(Item::Request(request)));
             }
             ToSequencer::LookupAnswer(answer) => self.answered(from, answer),
             ToSequencer::Touched(sessions) => {
@@ -245,43 +302,49 @@ impl Sequencer {
             match self.sessions.get(session) {
                 // It stays known and due until there is room for its end.
                 Some(known) if self.refusing => self.expiry.start(session, known.timeout_ms, now_ms),
-                Some(_) => self.enqueue(Asked::Expire(session)),
+                Some(_) => self.enqueue(Item::Expiry(session)),
                 None => {}
             }
         }
     }
 
-    fn enqueue(&mut self, asked: Asked) {
-        self.queued_bytes += asked.bytes();
-        self.queue.push_back(Waiting { asked, issued_after: Zxid::MAX, unanswered: 0, answers: None });
+    fn enqueue(&mut self, item: Item) {
+        self.queued_bytes += item.bytes();
+        self.queue.push_back(Waiting { item, issued_after: Zxid::MAX, unanswered: 0, answers: None });
     }
 
-    /// Validates requests from the front of the queue until one must wait for a record; what those behind it will need is
-    /// looked up meanwhile. `wall_ms` is the time of the transactions.
+    /// Validates requests from the front of the queue until one must wait for a record, or a slice of the executor's time is used up:
+    /// see [`Sequencer::has_more`]. What those behind a waiting one will need is looked up meanwhile. `wall_ms` is the time of the
+    /// transactions.
     pub fn advance(&mut self, local: &dyn LocalRecords, now_ms: i64, wall_ms: i64, out: &mut SequencerOutputs) {
-        while self.is_open() && self.queue.front().is_some_and(|front| front.unanswered == 0) {
+        let mut turn = Turn { local, now_ms, wall_ms, steps: SLICE_STEPS };
+        while turn.steps > 0 && self.has_more() {
             let Some(waiting) = self.queue.pop_front() else { break };
-            match self.process(&waiting, local, now_ms, wall_ms) {
-                Ok(()) => {
+            match self.process(&waiting, &mut turn) {
+                Outcome::Done => {
+                    debug_assert!(self.draft.is_none());
+                    turn.steps = turn.steps.saturating_sub(1);
                     self.front += 1;
-                    self.queued_bytes -= waiting.asked.bytes();
+                    self.queued_bytes -= waiting.item.bytes();
                     self.learn(waiting.answers);
                 }
-                Err(keys) => {
+                Outcome::More => self.queue.push_front(waiting),
+                Outcome::Missing(keys) => {
                     coverage::mark("prep-suspended");
+                    debug_assert!(!keys.is_empty(), "a suspended request asks for something");
                     self.queue.push_front(waiting);
                     self.ask(0, keys, out);
-                    if self.queue[0].unanswered == 0 {
-                        // Everything asked for turned out to be outstanding meanwhile: cannot happen, since nothing behind
-                        // the front is validated; going round again would never end.
-                        unreachable!("a suspended request asks for something");
-                    }
                 }
             }
         }
         self.look_ahead(out);
         self.settle();
         self.hand_over_marks(out);
+    }
+
+    /// True when [`Sequencer::advance`] can go on at once. The driver lets others have their turn before.
+    pub fn has_more(&self) -> bool {
+        self.is_open() && self.queue.front().is_some_and(|front| front.unanswered == 0)
     }
 
     /// Nothing that a queued request may rely on settles: its answers date from `issued_after` at the earliest, and lookups
@@ -294,44 +357,53 @@ impl Sequencer {
         self.known.settle_up_to(limit);
     }
 
-    fn process(
-        &mut self,
-        waiting: &Waiting,
-        local: &dyn LocalRecords,
-        now_ms: i64,
-        wall_ms: i64,
-    ) -> Result<(), Vec<LookupKey>> {
-        let request = match &waiting.asked {
-            Asked::Client(request) => request,
+    fn process(&mut self, waiting: &Waiting, turn: &mut Turn<'_>) -> Outcome {
+        let outcome = if self.merging { self.merge(turn) } else { self.next_slice(waiting, turn) };
+        if matches!(outcome, Outcome::Done)
+            && let Some(session) = self.closing.take()
+        {
+            self.sessions.remove(session);
+            self.expiry.remove(session);
+        }
+        outcome
+    }
+
+    fn next_slice(&mut self, waiting: &Waiting, turn: &mut Turn<'_>) -> Outcome {
+        let answers = waiting.answers.as_deref();
+        let request = match &waiting.item {
+            Item::Request(request) => request,
             // It was heard of, or moved, while its end waited in the queue.
-            Asked::Expire(session) if self.expiry.contains(*session) => {
+            Item::Expiry(session) if self.expiry.contains(*session) => {
                 coverage::mark("expiry-taken-back");
-                return Ok(());
+                self.give_up_draft();
+                return Outcome::Done;
             }
-            Asked::Expire(session) => return self.close_session(*session, None, waiting, local, wall_ms),
+            Item::Expiry(session) => return self.close_session(Asker::server(*session), answers, turn),
         };
         if let Some(answer) = self.refusal(request) {
+            self.give_up_draft();
             self.mark(request.id, answer);
-            return Ok(());
+            return Outcome::Done;
         }
+        let asker = Asker::client(request);
         match &request.body {
-            WriteBody::Sync => {
-                self.mark(request.id, MarkAnswer::Synced);
-                Ok(())
-            }
+            WriteBody::Sync => self.mark(request.id, MarkAnswer::Synced),
             WriteBody::CreateSession { timeout_ms, .. } => {
-                let session = self.ids.allocate();
-                self.place_session(request, session, *timeout_ms, now_ms, wall_ms, |w, s, t| w.create_session(s, t));
-                Ok(())
+                let asker = Asker { session: self.ids.allocate(), ..asker };
+                self.place_session(asker, *timeout_ms, turn, |w, s, t| w.create_session(s, t));
             }
             WriteBody::MoveSession { timeout_ms, .. } => {
-                let session = request.session;
-                self.place_session(request, session, *timeout_ms, now_ms, wall_ms, |w, s, t| w.move_session(s, t));
-                Ok(())
+                self.place_session(asker, *timeout_ms, turn, |w, s, t| w.move_session(s, t));
             }
-            WriteBody::CloseSession => self.close_session(request.session, Some(request), waiting, local, wall_ms),
-            WriteBody::Operation { op, record } => self.operation(request, *op, record, waiting, local, wall_ms),
+            WriteBody::CloseSession => return self.close_session(asker, answers, turn),
+            WriteBody::Operation { op, record } => {
+                if self.sessions.get(asker.session).is_some() {
+                    return self.validate(asker, Ask::Operation { op: *op, record }, answers, turn);
+                }
+                self.refuse(asker, ErrorCode::SessionExpired, turn.wall_ms);
+            }
         }
+        Outcome::Done
     }
 
     /// Answers that need neither validation nor a transaction.
@@ -364,139 +436,117 @@ impl Sequencer {
 
     fn place_session(
         &mut self,
-        request: &WriteRequest,
-        session: SessionId,
+        asker: Asker<'_>,
         timeout_ms: u32,
-        now_ms: i64,
-        wall_ms: i64,
+        turn: &Turn<'_>,
         write: impl FnOnce(&mut TxnWriter<'_>, SessionId, u32),
     ) {
-        let zxid = self.next_zxid(wall_ms);
-        self.sessions.put(session, Session { timeout_ms, connection: request.id.connection });
-        self.expiry.start(session, timeout_ms, now_ms);
-        self.write_txn(zxid, wall_ms, session, request.id, request.xid, |writer| {
-            write(writer, session, timeout_ms);
-        });
+        let session = asker.session;
+        let zxid = self.next_zxid(turn.wall_ms);
+        self.sessions.put(session, Session { timeout_ms, connection: asker.request.connection });
+        self.expiry.start(session, timeout_ms, turn.now_ms);
+        self.write_txn(&asker.header(zxid, turn.wall_ms), |writer| write(writer, session, timeout_ms));
     }
 
-    fn close_session(
-        &mut self,
-        session: SessionId,
-        request: Option<&WriteRequest>,
-        waiting: &Waiting,
-        local: &dyn LocalRecords,
-        wall_ms: i64,
-    ) -> Result<(), Vec<LookupKey>> {
-        let (id, xid) = request.map_or((RequestId::default(), 0), |request| (request.id, request.xid));
-        if self.sessions.get(session).is_none() {
-            if request.is_some() {
-                self.refuse(id, session, xid, ErrorCode::SessionExpired, wall_ms);
+    fn close_session(&mut self, asker: Asker<'_>, answers: Option<&Answers>, turn: &mut Turn<'_>) -> Outcome {
+        if self.sessions.get(asker.session).is_none() {
+            // Nobody waits for what the server does by itself.
+            if asker.request != RequestId::default() {
+                self.refuse(asker, ErrorCode::SessionExpired, turn.wall_ms);
             }
-            return Ok(());
+            return Outcome::Done;
         }
-        self.validated(id, session, xid, &[], waiting, local, wall_ms, |prep| prep.close_session())?;
-        self.sessions.remove(session);
-        self.expiry.remove(session);
-        Ok(())
-    }
-
-    fn operation(
-        &mut self,
-        request: &WriteRequest,
-        op: i32,
-        record: &[u8],
-        waiting: &Waiting,
-        local: &dyn LocalRecords,
-        wall_ms: i64,
-    ) -> Result<(), Vec<LookupKey>> {
-        let (id, session, xid) = (request.id, request.session, request.xid);
-        if self.sessions.get(session).is_none() {
-            self.refuse(id, session, xid, ErrorCode::SessionExpired, wall_ms);
-            return Ok(());
-        }
-        match Request::decode(op, record) {
-            // The home shard decoded it before.
-            Err(_) => self.refuse(id, session, xid, ErrorCode::MarshallingError, wall_ms),
-            Ok(decoded) => {
-                let identities = request.identities.clone();
-                self.validated(id, session, xid, &identities, waiting, local, wall_ms, |prep| prep.request(&decoded))?;
-            }
-        }
-        Ok(())
+        self.validate(asker, Ask::Close, answers, turn)
     }
 
     /// A transaction that says that the request was refused.
-    fn refuse(&mut self, id: RequestId, session: SessionId, xid: i32, code: ErrorCode, wall_ms: i64) {
+    fn refuse(&mut self, asker: Asker<'_>, code: ErrorCode, wall_ms: i64) {
         let zxid = self.next_zxid(wall_ms);
-        self.write_txn(zxid, wall_ms, session, id, xid, |writer| writer.error(code.wire()));
+        self.write_txn(&asker.header(zxid, wall_ms), |writer| writer.error(code.wire()));
     }
 
-    /// Runs prep and proposes what it wrote; a refusal is proposed too. Nothing has happened when records are missing.
-    #[allow(clippy::too_many_arguments)]
-    fn validated(
-        &mut self,
-        id: RequestId,
-        session: SessionId,
-        xid: i32,
-        identities: &[crate::protocol::zookeeper::Id],
-        waiting: &Waiting,
-        local: &dyn LocalRecords,
-        wall_ms: i64,
-        validate: impl FnOnce(&mut Prep<'_, '_, Source<'_>>) -> Result<(), Stop>,
-    ) -> Result<(), Vec<LookupKey>> {
-        let zxid = self.next_zxid(wall_ms);
-        let answers = waiting.answers.as_deref();
-        let source = Source { map: &self.config.map, local_shard: self.config.local, local, answers };
-        let header = TxnHeader { zxid, time_ms: wall_ms, session, request: id, xid };
-        self.own.clear();
-        let mut writer = TxnWriter::begin(self.proposals.buffer(), &header);
-        let start = writer.mark();
-        let result = validate(&mut Prep {
+    /// Runs prep over the next slice of the request at the front, and proposes the transaction once it is whole; a refusal is proposed
+    /// too.
+    fn validate(&mut self, asker: Asker<'_>, ask: Ask<'_>, answers: Option<&Answers>, turn: &mut Turn<'_>) -> Outcome {
+        let mut draft = match self.draft.take() {
+            Some(draft) => draft,
+            None => {
+                let header = asker.header(self.next_zxid(turn.wall_ms), turn.wall_ms);
+                TxnWriter::begin(self.proposals.buffer(), &header);
+                Draft::new(header, ask)
+            }
+        };
+        let source = Source { map: &self.config.map, local_shard: self.config.local, local: turn.local, answers };
+        let start = self.proposals.draft_start();
+        let mut writer = TxnWriter::resume(self.proposals.buffer(), start);
+        let mut prep = Prep {
             auth: &self.config.auth,
             known: &self.known,
             source: &source,
             own: &mut self.own,
             acls: &mut self.acls,
-            session,
-            identities,
-            zxid,
-            time_ms: wall_ms,
+            session: asker.session,
+            identities: asker.identities,
+            zxid: draft.header.zxid,
+            time_ms: draft.header.time_ms,
             writer: &mut writer,
-        });
-        match result {
-            Ok(()) => {}
+        };
+        match draft.advance(&mut prep, ask, &mut turn.steps) {
+            Ok(Slice::Done) => {}
+            Ok(Slice::More) => {
+                self.draft = Some(draft);
+                return Outcome::More;
+            }
             Err(Stop::Missing(keys)) => {
-                writer.abandon();
-                return Err(keys);
+                self.draft = Some(draft);
+                return Outcome::Missing(keys);
             }
             Err(Stop::Refused(code)) => {
-                writer.rewind(start);
+                writer.clear_records();
                 writer.error(code.wire());
                 self.own.clear();
             }
         }
         writer.finish();
-        self.proposed_now(zxid);
-        for (path, image) in self.own.drain() {
-            self.known.put(zxid, path, image);
-        }
-        Ok(())
+        self.proposed_now(draft.header.zxid);
+        self.closing = matches!(ask, Ask::Close).then_some(asker.session);
+        self.merging = true;
+        self.merge(turn)
     }
 
-    fn write_txn(
-        &mut self,
-        zxid: Zxid,
-        wall_ms: i64,
-        session: SessionId,
-        request: RequestId,
-        xid: i32,
-        write: impl FnOnce(&mut TxnWriter<'_>),
-    ) {
-        let header = TxnHeader { zxid, time_ms: wall_ms, session, request, xid };
-        let mut writer = TxnWriter::begin(self.proposals.buffer(), &header);
+    /// What the request at the front changed becomes known, in slices too: its transaction is proposed, and nothing is validated before
+    /// all of it is known.
+    fn merge(&mut self, turn: &mut Turn<'_>) -> Outcome {
+        // About as much work as a step of validation.
+        const CHANGES_A_STEP: usize = 4;
+        for count in 1.. {
+            let Some((path, image)) = self.own.pop() else { break };
+            self.known.put(self.last, path, image);
+            if count % CHANGES_A_STEP == 0 {
+                turn.steps = turn.steps.saturating_sub(1);
+                if turn.steps == 0 {
+                    return Outcome::More;
+                }
+            }
+        }
+        self.merging = false;
+        Outcome::Done
+    }
+
+    /// The request at the front is not validated any further; nothing has happened.
+    fn give_up_draft(&mut self) {
+        if self.draft.take().is_some() {
+            coverage::mark("draft-given-up");
+            self.proposals.give_up_draft();
+            self.own.clear();
+        }
+    }
+
+    fn write_txn(&mut self, header: &TxnHeader, write: impl FnOnce(&mut TxnWriter<'_>)) {
+        let mut writer = TxnWriter::begin(self.proposals.buffer(), header);
         write(&mut writer);
         writer.finish();
-        self.proposed_now(zxid);
+        self.proposed_now(header.zxid);
     }
 
     fn proposed_now(&mut self, zxid: Zxid) {
@@ -548,11 +598,11 @@ impl Sequencer {
     }
 }
 
-impl Asked {
+impl Item {
     fn bytes(&self) -> usize {
         match self {
-            Asked::Client(request) => request.bytes(),
-            Asked::Expire(_) => size_of::<Asked>(),
+            Item::Request(request) => request.bytes(),
+            Item::Expiry(_) => size_of::<Item>(),
         }
     }
 }
