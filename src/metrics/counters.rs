@@ -35,6 +35,10 @@ pub struct Counters {
     pub commits: u64,
     /// Snapshots written.
     pub snapshots: u64,
+    /// For how long writes have waited and nothing has moved, now, milliseconds.
+    pub write_stall_ms: u64,
+    /// How often that began.
+    pub write_stalls: u64,
     /// From a request's arrival to its reply.
     pub request_latency: Latency,
     /// Durations of log flushes.
@@ -63,6 +67,8 @@ impl Counters {
             auth_failed,
             commits,
             snapshots,
+            write_stall_ms,
+            write_stalls,
             request_latency,
             fsync_latency,
             snapshot_latency,
@@ -82,6 +88,8 @@ impl Counters {
         self.auth_failed += auth_failed;
         self.commits += commits;
         self.snapshots += snapshots;
+        self.write_stall_ms += write_stall_ms;
+        self.write_stalls += write_stalls;
         self.request_latency.merge(request_latency);
         self.fsync_latency.merge(fsync_latency);
         self.snapshot_latency.merge(snapshot_latency);
@@ -101,6 +109,8 @@ impl Counters {
             ("sessionless_connections_expired", self.sessionless_connections_expired),
             ("snap_count", self.snapshots),
             ("stale_sessions_expired", self.stale_sessions_expired),
+            ("write_stall_count", self.write_stalls),
+            ("write_stall_ms", self.write_stall_ms),
         ];
         let mut rows: Vec<_> = counters.into_iter().map(|(name, value)| (name.to_owned(), value.to_string())).collect();
         rows.extend(self.fsync_latency.rows("fsynctime"));
@@ -117,7 +127,7 @@ mod tests {
     #[test]
     fn counter_merged_into_its_neighbour() {
         let mut one = Counters::default();
-        let plain: [fn(&mut Counters) -> &mut u64; 15] = [
+        let plain: [fn(&mut Counters) -> &mut u64; 17] = [
             |c| &mut c.packets_received,
             |c| &mut c.packets_sent,
             |c| &mut c.bytes_received,
@@ -133,6 +143,8 @@ mod tests {
             |c| &mut c.auth_failed,
             |c| &mut c.commits,
             |c| &mut c.snapshots,
+            |c| &mut c.write_stall_ms,
+            |c| &mut c.write_stalls,
         ];
         for (index, field) in plain.iter().enumerate() {
             *field(&mut one) = 1 << index;

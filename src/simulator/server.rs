@@ -10,12 +10,15 @@ use super::machine::{Machine, Sending};
 use super::prng::Prng;
 use super::recovery::{Recovered, dump, kind_of, recover};
 use super::snapshots::Snapshots;
-use crate::base::{ConnectionId, ShardId, Zxid, coverage};
+use crate::base::{ConnectionId, ShardId, Zxid};
 use crate::coordination::persistence::log_writer::{LogError, Refusal};
 use crate::coordination::processor::message::{Batch, PeerMessage, ToSequencer, ToShard, WriteBody, WriteRequest};
 use crate::coordination::processor::request_pack::RequestPack;
 use crate::coordination::processor::txn::batch_txns;
-use crate::coordination::processor::{Sequencer, SequencerConfig, SequencerOutputs, Shard, ShardOutputs, Target};
+use crate::coordination::processor::{
+    Admission, Admitted, Room, SLICE_STEPS, Sequencer, SequencerConfig, SequencerOutputs, Shard, ShardOutputs, Target,
+    Turn,
+};
 use crate::coordination::session::SessionIds;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -34,6 +37,7 @@ pub(super) struct Server {
     boot: u64,
     shards: Vec<Shard>,
     sequencer: Sequencer,
+    admission: Admission,
     journal: Journal,
     snapshots: Snapshots,
     to_sequencer: Vec<Fifo<ToSequencer>>,
@@ -89,7 +93,9 @@ impl Server {
         let Recovered { map, auth, shards, log, last, replayed, broken } = recover(machine, shards, boot)?;
         // Nothing, a few records, or all of them.
         let remembered_bytes_max = [0, 2 << 10, 1 << 20][machine.schedule.between(0, 2) as usize];
-        let config = SequencerConfig { local: ShardId(0), map, auth, tick_ms: TICK_MS, remembered_bytes_max };
+        let slice_steps = [1, 3, SLICE_STEPS][machine.schedule.between(0, 2) as usize];
+        let local = ShardId(0);
+        let config = SequencerConfig { local, map, auth, tick_ms: TICK_MS, remembered_bytes_max, slice_steps };
         let ids = SessionIds::new(1, machine.wall_ms());
         let sessions = shards[0].sessions().clone();
         let mut sequencer = Sequencer::new(config, last, sessions, ids, machine.now_ms());
@@ -105,6 +111,7 @@ impl Server {
             boot,
             shards,
             sequencer,
+            admission: Admission::default(),
             journal: Journal::start(machine, &log)?,
             snapshots: Snapshots::new(replayed, broken, machine.schedule.any()),
             to_sequencer: (0..count).map(|_| Fifo::new()).collect(),
@@ -341,11 +348,18 @@ impl Server {
 
     fn advance(&mut self, machine: &mut Machine) {
         self.advance_due = false;
-        if !self.admit(machine) {
-            return;
-        }
         let mut out = SequencerOutputs::default();
-        self.sequencer.advance(&self.shards[0], machine.now_ms(), machine.wall_ms(), &mut out);
+        let mut waits = false;
+        match self.admit(machine) {
+            Admitted::Bytes(room_bytes) => {
+                let (now_ms, wall_ms) = (machine.now_ms(), machine.wall_ms());
+                self.sequencer.advance(Turn { records: &self.shards[0], now_ms, wall_ms, room_bytes }, &mut out);
+            }
+            Admitted::Refuse => self.sequencer.refuse(machine.now_ms(), &mut out),
+            // The next flush or segment makes room, and wakes the sequencer.
+            Admitted::Wait => waits = true,
+            Admitted::Stop(_) => machine.log_stopped = true,
+        }
         let (journal, mut result) = (&mut self.journal, Ok(()));
         self.sequencer.new_proposals(|zxid, record| {
             if result.is_ok() {
@@ -356,40 +370,24 @@ impl Server {
         if result.and_then(|()| self.journal.drive(machine)).is_err() {
             machine.log_stopped = true;
         }
-        if self.sequencer.has_more() {
+        if self.sequencer.has_more() && !waits {
             self.wake_sequencer(machine);
         }
     }
 
-    /// Asks the log for room before anything is validated (rule B11). False when nothing must be validated now.
-    fn admit(&mut self, machine: &mut Machine) -> bool {
-        // Whoever refuses asks again even when nothing is queued: expiry waits for room, too, and queues nothing meanwhile.
-        if self.sequencer.queued() == 0 && machine.refusing_since_us.is_none() {
-            return true;
-        }
-        const TXN_OVERHEAD_BYTES: usize = 512;
-        let wanted = self.sequencer.queued_bytes() + self.sequencer.queued() * TXN_OVERHEAD_BYTES;
-        let admitted = self.journal.admits(wanted);
-        match admitted {
-            Ok(()) => {
-                machine.set_refusing(false);
-                self.sequencer.set_refusing(false);
-            }
-            Err(Refusal::NoSpace(_)) => {
-                coverage::mark("writes-refused");
-                machine.set_refusing(true);
-                self.sequencer.set_refusing(true);
-            }
-            // The next flush or segment makes room, and wakes the sequencer.
-            Err(Refusal::Busy) => {
-                if self.journal.drive(machine).is_err() {
-                    machine.log_stopped = true;
-                }
-                return false;
-            }
-            Err(Refusal::Stopped(_)) => machine.log_stopped = true,
-        }
-        true
+    /// Asks the log for room before anything is validated (rule B11).
+    fn admit(&mut self, machine: &mut Machine) -> Admitted {
+        let journal = &mut self.journal;
+        let (admitted, _) = self.admission.admit(&mut self.sequencer, |bytes| match journal.admits(bytes) {
+            Ok(()) => Room::Granted { short: false },
+            Err(Refusal::NoSpace(reason)) => Room::None(reason),
+            Err(Refusal::Busy) => Room::Busy,
+            Err(Refusal::Stopped(reason)) => Room::Stopped(reason),
+        });
+        let refusing = self.admission.is_refusing();
+        machine.set_refusing(refusing);
+        self.sequencer.set_deaf(refusing, machine.now_ms());
+        admitted
     }
 
     fn deliver(&mut self, machine: &mut Machine, out: SequencerOutputs) {

@@ -1,9 +1,11 @@
 //! A whole server of pure cores in one place, for tests: messages are delivered when the test says so, and "disk" is instant.
 
+use super::admission::{Admission, AdmissionNews, Admitted, Room};
 use super::message::{PeerMessage, ToSequencer, ToShard};
 use super::scaling_tests::Counting;
-use super::sequencer::{Sequencer, SequencerConfig, SequencerOutputs, Target};
+use super::sequencer::{SLICE_STEPS, Sequencer, SequencerConfig, SequencerOutputs, Target, Turn};
 use super::shard::{Shard, ShardConfig, ShardOutputs};
+use super::txn_room::LOG_HEAD_BYTES_MAX;
 use crate::base::{ShardId, Zxid};
 use crate::coordination::auth::AuthConfig;
 use crate::coordination::session::{SessionIds, SessionTable};
@@ -39,6 +41,11 @@ pub(super) struct TestServer {
     pub now_ms: i64,
     /// The connection (shard, number) whose socket takes nothing: its output stays until [`TestServer::take_output`].
     pub slow: Option<(usize, u64)>,
+    pub admission: Admission,
+    pub admission_news: Vec<AdmissionNews>,
+    /// What the log still takes; `None` when that is no matter. When it takes no more it is busy, or out of disk.
+    pub log_room_bytes: Option<usize>,
+    pub log_is_busy: bool,
     /// Records of the local shard that validation asked for since [`TestServer::start_counting`], altogether and in one go.
     pub records_asked: Cell<usize>,
     pub records_asked_at_once_max: usize,
@@ -88,6 +95,7 @@ impl TestServer {
             auth: auth.clone(),
             tick_ms: 100,
             remembered_bytes_max: 1 << 10,
+            slice_steps: SLICE_STEPS,
         };
         let ids = SessionIds::new(1, 1_000_000);
         let mut server = TestServer {
@@ -99,6 +107,10 @@ impl TestServer {
             released: Zxid::ZERO,
             now_ms: 0,
             slow: None,
+            admission: Admission::default(),
+            admission_news: Vec::new(),
+            log_room_bytes: None,
+            log_is_busy: false,
             records_asked: Cell::new(0),
             records_asked_at_once_max: 0,
             validated_at_once_max: Duration::ZERO,
@@ -161,16 +173,55 @@ impl TestServer {
         let mut out = SequencerOutputs::default();
         let (asked, begun) = (self.records_asked.get(), Instant::now());
         let records = Counting { records: &self.shards[0], asked: &self.records_asked };
-        self.sequencer.advance(&records, self.now_ms, 1000 + self.now_ms, &mut out);
+        let log = |bytes| match self.log_room_bytes {
+            None => Room::Granted { short: false },
+            Some(left) if bytes <= left => Room::Granted { short: true },
+            Some(_) if self.log_is_busy => Room::Busy,
+            Some(left) => Room::None(format!("{left} bytes are left")),
+        };
+        let (admitted, news) = self.admission.admit(&mut self.sequencer, log);
+        self.admission_news.extend(news);
+        match admitted {
+            Admitted::Bytes(room_bytes) => {
+                let (now_ms, wall_ms) = (self.now_ms, 1000 + self.now_ms);
+                self.sequencer.advance(Turn { records: &records, now_ms, wall_ms, room_bytes }, &mut out);
+            }
+            Admitted::Refuse => self.sequencer.refuse(self.now_ms, &mut out),
+            Admitted::Wait => {}
+            Admitted::Stop(reason) => panic!("{reason}"),
+        }
         let took = begun.elapsed();
         self.validated += took;
         self.validated_at_once_max = self.validated_at_once_max.max(took);
         self.records_asked_at_once_max = self.records_asked_at_once_max.max(self.records_asked.get() - asked);
-        self.sequencer.new_proposals(|_, _| {});
+        let left = &mut self.log_room_bytes;
+        self.sequencer.new_proposals(|_, txn| {
+            let taken = LOG_HEAD_BYTES_MAX + txn.len();
+            *left = left.map(|left| left.checked_sub(taken).expect("what is proposed fits the log"));
+        });
         self.deliver(out);
         let mut out = SequencerOutputs::default();
         self.sequencer.durable(self.sequencer.last(), &mut out);
         self.deliver(out);
+    }
+
+    /// A turn of every clock: shards report whom they heard of, and the silent are looked for.
+    pub(super) fn tick(&mut self) {
+        let all: Vec<usize> = (0..self.shards.len()).collect();
+        self.tick_shards(&all);
+    }
+
+    /// The same, while the other shards stand still.
+    pub(super) fn tick_shards(&mut self, shards: &[usize]) {
+        for &shard in shards {
+            let mut out = ShardOutputs::default();
+            self.shards[shard].tick(self.now_ms, &mut out);
+            self.collect(shard, out);
+        }
+        while let Some((from, message)) = self.to_sequencer.pop_front() {
+            self.sequencer.receive(from, message, self.now_ms);
+        }
+        self.sequencer.tick(self.now_ms);
     }
 
     /// Counts from zero.
@@ -205,8 +256,7 @@ impl TestServer {
         loop {
             let before = self.sequencer.handed();
             self.run_sequencer();
-            let mut moved =
-                self.sequencer.handed() != before || !self.to_sequencer.is_empty() || self.sequencer.has_more();
+            let mut moved = self.sequencer.handed() != before || !self.to_sequencer.is_empty() || self.goes_on();
             for shard in 0..self.shards.len() {
                 while self.run_shard(shard) {
                     moved = true;
@@ -221,6 +271,11 @@ impl TestServer {
                 return;
             }
         }
+    }
+
+    /// True when validation can go on without anybody's help.
+    fn goes_on(&self) -> bool {
+        self.sequencer.has_more() && !self.admission.is_waiting()
     }
 
     /// Bytes of a client arrive. Returns how many were consumed.

@@ -16,7 +16,7 @@ use crate::coordination::persistence::log_writer::LogConfig;
 use crate::coordination::persistence::snapshot::SnapshotFiles;
 use crate::coordination::persistence::snapshot_format::SnapshotError;
 use crate::coordination::persistence::txn_log::TxnLogError;
-use crate::coordination::processor::{ApplyError, Sequencer, SequencerConfig, Shard, ShardConfig};
+use crate::coordination::processor::{ApplyError, SLICE_STEPS, Sequencer, SequencerConfig, Shard, ShardConfig};
 use crate::coordination::session::{SessionIds, SessionTable};
 use crate::coordination::tree::{DataTree, ShardMap};
 use crate::runtime::{
@@ -395,6 +395,7 @@ async fn start_sequencer(shared: &Arc<Shared>, driver: &Rc<ShardDriver>) -> Resu
         auth: shared.auth.clone(),
         tick_ms: shared.config.tick_time_ms,
         remembered_bytes_max: REMEMBERED_BYTES_MAX,
+        slice_steps: SLICE_STEPS,
     };
     let ids = SessionIds::new(1, clock::wall_ms());
     let now_ms = clock::monotonic_ms() as i64;
@@ -479,7 +480,7 @@ async fn run_ticks(driver: Rc<ShardDriver>, tick_ms: u32) {
         sleep(period).await;
         driver.tick();
         let Some(sequencer) = driver.sequencer() else { continue };
-        sequencer.tick();
+        sequencer.tick(&driver);
         driver.turn();
         if let Err(error) = sequencer.log().idle().await {
             return driver.fail(error.into());

@@ -318,9 +318,8 @@ impl Shard {
         }
         touched.sort();
         touched.dedup();
-        if !touched.is_empty() {
-            out.to_sequencer.push(ToSequencer::Touched(touched));
-        }
+        // Also of nobody: it says that everybody who spoke was heard.
+        out.to_sequencer.push(ToSequencer::Touched(touched));
         late.sort();
         for number in late {
             self.close_now(number, out);

@@ -4,11 +4,12 @@
 //! that it is at the front of the queue (rule B1).
 
 use super::draft::{LOOKUPS_MAX, foresee_parts};
-use super::{Item, LocalRecords, Sequencer, SequencerOutputs, Target};
+use super::{Item, Leadership};
 use crate::base::{SessionId, ShardId, Zxid};
 use crate::coordination::processor::foresight::{Foresight, Known};
 use crate::coordination::processor::message::{Lookup, LookupAnswer, LookupKey, LookupValue, ToShard, WriteBody};
 use crate::coordination::processor::prep::{Missing, RecordSource};
+use crate::coordination::processor::sequencer::{LocalRecords, SequencerOutputs, Target};
 use crate::coordination::tree::{NodeImage, ShardMap};
 use crate::protocol::zookeeper::{MultiReader, OpCode, Request};
 use ahash::RandomState;
@@ -52,10 +53,22 @@ pub(super) struct Ticket {
     waiting: u64,
 }
 
-impl Sequencer {
+impl Ticket {
+    /// The shard that was asked.
+    pub(super) fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// True when it was asked on behalf of this request.
+    pub(super) fn is_of(&self, request: u64) -> bool {
+        self.waiting == request
+    }
+}
+
+impl Leadership {
     /// When the front of the queue waits for records, asks what those behind it will surely need, once for each. Whoever can be
     /// validated at once is not looked at: most requests are of records that are known.
-    pub(super) fn look_ahead(&mut self, out: &mut SequencerOutputs) {
+    pub(super) fn look_ahead(&mut self, handed: Zxid, out: &mut SequencerOutputs) {
         if self.config.map.shards() == 1 || self.queue.front().is_none_or(|front| front.unanswered == 0) {
             return;
         }
@@ -69,14 +82,14 @@ impl Sequencer {
             let keys = self.first_remote_keys(&self.queue[place].item);
             asked += keys.len() + 1;
             // Also of one that asks nothing now: if it asks in its turn, those behind it rely on older answers.
-            self.queue[place].issued_after = self.handed;
-            self.ask(place, keys, out);
+            self.queue[place].issued_after = handed;
+            self.ask(place, keys, handed, out);
         }
     }
 
     fn first_remote_keys(&self, item: &Item) -> Vec<LookupKey> {
         let (op, record) = match item {
-            Item::Expiry(session) => return vec![LookupKey::Ephemerals(*session)],
+            Item::Expiry { session, .. } => return vec![LookupKey::Ephemerals(*session)],
             Item::Request(request) => match &request.body {
                 WriteBody::CloseSession => return vec![LookupKey::Ephemerals(request.session)],
                 WriteBody::Operation { op, record } => (*op, record),
@@ -93,7 +106,7 @@ impl Sequencer {
     }
 
     /// Sends lookups for what the request at `place` in the queue needs from other shards.
-    pub(super) fn ask(&mut self, place: usize, keys: Vec<LookupKey>, out: &mut SequencerOutputs) {
+    pub(super) fn ask(&mut self, place: usize, keys: Vec<LookupKey>, handed: Zxid, out: &mut SequencerOutputs) {
         if keys.is_empty() {
             return;
         }
@@ -117,7 +130,7 @@ impl Sequencer {
             self.tickets.insert(ticket, Ticket { shard, keys, waiting: self.front + place as u64 });
             let waiting = &mut self.queue[place];
             waiting.unanswered += 1;
-            waiting.issued_after = waiting.issued_after.min(self.handed);
+            waiting.issued_after = waiting.issued_after.min(handed);
         }
     }
 
@@ -151,7 +164,7 @@ impl Sequencer {
 }
 
 /// What is known of the requests behind the front: those before them may still change any sequence number.
-impl Known for Sequencer {
+impl Known for Leadership {
     fn is_missing(&self, path: &str) -> bool {
         self.config.map.owner(path) != self.config.local && !self.known.contains(path)
     }

@@ -8,10 +8,9 @@ use crate::coordination::processor::foresight::{Foresight, Known};
 use crate::coordination::processor::message::LookupKey;
 use crate::coordination::processor::prep::{Prep, RecordSource, Stop, sequence_number};
 use crate::coordination::processor::txn::TxnHeader;
+use crate::coordination::processor::txn_room::{parts_in, room_of_close};
 use crate::protocol::zookeeper::{ErrorCode, MultiReader, OpCode, Request};
 
-/// Steps of validation between which other tasks of the executor have their turn: about a millisecond of them.
-pub(super) const SLICE_STEPS: usize = 512;
 /// Records that one request asks for at once, about.
 pub(super) const LOOKUPS_MAX: usize = 1024;
 
@@ -44,6 +43,7 @@ struct Parts {
 struct Deletes {
     /// `None` as long as they are not known.
     paths: Option<Vec<Box<str>>>,
+    room_bytes: Option<usize>,
     done: usize,
 }
 
@@ -54,6 +54,8 @@ pub(super) enum Slice {
     Done,
     /// There is more to do, in a later slice.
     More,
+    /// What a session's end deletes is known now, and so what it takes of the log.
+    Listed,
 }
 
 /// What is validated: the draft does not keep it.
@@ -76,6 +78,23 @@ impl Draft {
             Ask::Operation { .. } => Work::Operation,
         };
         Draft { header, work }
+    }
+
+    /// Steps taken so far.
+    pub(super) fn steps(&self) -> usize {
+        match &self.work {
+            Work::Operation => 0,
+            Work::Multi(parts) => parts.done,
+            Work::Close(deletes) => deletes.done,
+        }
+    }
+
+    /// What it takes of the log at most, if that is known here better than from the request.
+    pub(super) fn room_bytes(&self) -> Option<usize> {
+        match &self.work {
+            Work::Close(deletes) => deletes.room_bytes,
+            Work::Operation | Work::Multi(_) => None,
+        }
     }
 
     /// Validates what is left, as far as `steps` reach. On `Stop::Missing` it may go on later; the keys are what is missing and what
@@ -118,7 +137,7 @@ impl Parts {
             let op = reader.next_op().map_err(|_| Stop::Refused(ErrorCode::MarshallingError))?;
             let Some(op) = op else { return Ok(Slice::Done) };
             if !take_step(steps) {
-                coverage::mark("multi-validated-in-slices");
+                coverage::mark("validated-in-slices");
                 return Ok(Slice::More);
             }
             match prep.part(&op) {
@@ -145,13 +164,16 @@ impl Deletes {
     /// All ephemerals of the session go in this one transaction (rule B6).
     fn advance<R: RecordSource>(&mut self, prep: &mut Prep<'_, '_, R>, steps: &mut usize) -> Result<Slice, Stop> {
         if self.paths.is_none() {
-            self.paths = Some(prep.own_ephemerals()?);
+            let paths = prep.own_ephemerals()?;
+            self.room_bytes = Some(room_of_close(&paths));
+            self.paths = Some(paths);
             prep.writer.close_session(prep.session);
+            return Ok(Slice::Listed);
         }
         let paths = self.paths.as_deref().unwrap_or_default();
         while let Some(node_path) = paths.get(self.done) {
             if !take_step(steps) {
-                coverage::mark("close-validated-in-slices");
+                coverage::mark("validated-in-slices");
                 return Ok(Slice::More);
             }
             prep.delete_ephemeral(node_path).map_err(|stop| {
@@ -173,12 +195,6 @@ fn take_step(steps: &mut usize) -> bool {
     let left = *steps > 0;
     *steps = steps.saturating_sub(1);
     left
-}
-
-/// Number of parts of a multi.
-fn parts_in(record: &[u8]) -> usize {
-    let mut reader = MultiReader::new(record);
-    std::iter::from_fn(|| reader.next_op().ok().flatten()).count()
 }
 
 /// The parts that `reader` comes to next, as many as may be asked for at once.
