@@ -132,11 +132,15 @@ pub enum MarkAnswer {
     Close,
 }
 
+/// Names a [`Lookup`] of one leadership.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LookupTicket(pub u64);
+
 /// Questions of prep to the owner of some records.
 #[derive(Clone, Debug)]
 pub struct Lookup {
     /// Returned with the answer.
-    pub ticket: u64,
+    pub ticket: LookupTicket,
     /// What is asked.
     pub keys: Arc<[LookupKey]>,
 }
@@ -154,7 +158,7 @@ pub enum LookupKey {
 #[derive(Clone, Debug)]
 pub struct LookupAnswer {
     /// Of the question.
-    pub ticket: u64,
+    pub ticket: LookupTicket,
     /// What was found.
     pub values: Vec<LookupValue>,
 }

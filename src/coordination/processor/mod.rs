@@ -10,10 +10,6 @@
 //! - [`txn`]: what a committed transaction says: results, not intentions.
 //! - [`message`]: what shards and the sequencer say to each other.
 //! - [`request_pack`]: requests travel to the sequencer in packs.
-//! - [`KnownRecords`]: what has been proposed and not yet applied everywhere, and what need not be asked again.
-//! - [`OwnChanges`]: what the request that is being validated changes.
-//! - `foresight`: which records validation will need.
-//! - [`prep`]: turns a request into results, against the outstanding changes and the records of the owner shards.
 //! - [`CommitLog`]: what every server has: the proposals, and the marks proposed, durable, committed, handed, applied.
 //! - `leadership`: what one epoch has: the queue, prep and what it stands on, the sessions' authority.
 //! - [`Sequencer`]: gives the order: one leadership over the commit log.
@@ -26,14 +22,9 @@
 
 mod admission;
 mod commit_log;
-mod foresight;
 mod hold_back;
-mod known_records;
 mod leadership;
 pub mod message;
-mod own_changes;
-pub mod prep;
-mod proposals;
 pub mod request_pack;
 mod sequencer;
 mod shard;
@@ -44,9 +35,7 @@ pub mod txn_room;
 pub use admission::{Admission, AdmissionNews, Admitted, Room};
 pub use commit_log::CommitLog;
 pub use hold_back::{HoldBack, HoldBackChange, HoldBackLimits, Load};
-pub use known_records::KnownRecords;
 pub use leadership::RoomWanted;
-pub use own_changes::OwnChanges;
 pub use sequencer::{LocalRecords, SLICE_STEPS, Sequencer, SequencerConfig, SequencerOutputs, Target, Turn};
 pub use shard::{ApplyError, ConnectionState, Shard, ShardConfig, ShardOutputs};
 pub use stall_detector::{Progress, StallDetector, StallNews, WaitsFor};

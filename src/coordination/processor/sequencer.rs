@@ -191,6 +191,11 @@ impl Sequencer {
         self.commits.applied_everywhere(zxid);
     }
 
+    /// Sessions that ended because they were silent, since the start.
+    pub fn sessions_expired(&self) -> u64 {
+        self.leadership.sessions_expired()
+    }
+
     /// True when something waits to be validated, or to be handed to the shards.
     pub fn has_work(&self) -> bool {
         self.queued() > 0 || self.commits.proposed() > self.commits.handed()

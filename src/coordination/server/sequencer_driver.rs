@@ -304,6 +304,7 @@ impl SequencerDriver {
     /// Adds what was counted here.
     pub fn add_to(&self, counters: &mut Counters) {
         counters.commits += self.commits.get();
+        counters.stale_sessions_expired += self.sequencer.borrow().sessions_expired();
         counters.write_stalls += self.stall_count.get();
         counters.write_stall_ms += self.stalls.borrow().stalled_ms().max(0) as u64;
         counters.fsync_latency.merge(&self.flushes.borrow().fsync_latency);

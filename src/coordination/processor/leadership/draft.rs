@@ -3,10 +3,10 @@
 //! Nothing behind the request is validated before it is whole or given up (rule B7), so the records that it stands on stay what they
 //! are, whatever lies between two slices.
 
+use super::foresight::{Foresight, Known};
+use super::prep::{Prep, RecordSource, Stop, sequence_number};
 use crate::base::coverage;
-use crate::coordination::processor::foresight::{Foresight, Known};
 use crate::coordination::processor::message::LookupKey;
-use crate::coordination::processor::prep::{Prep, RecordSource, Stop, sequence_number};
 use crate::coordination::processor::txn::TxnHeader;
 use crate::coordination::processor::txn_room::{parts_in, room_of_close};
 use crate::protocol::zookeeper::{ErrorCode, MultiReader, OpCode, Request};

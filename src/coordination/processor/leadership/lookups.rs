@@ -4,11 +4,13 @@
 //! that it is at the front of the queue (rule B1).
 
 use super::draft::{LOOKUPS_MAX, foresee_parts};
+use super::foresight::{Foresight, Known};
+use super::prep::{Missing, RecordSource};
 use super::{Item, Leadership};
 use crate::base::{SessionId, ShardId, Zxid};
-use crate::coordination::processor::foresight::{Foresight, Known};
-use crate::coordination::processor::message::{Lookup, LookupAnswer, LookupKey, LookupValue, ToShard, WriteBody};
-use crate::coordination::processor::prep::{Missing, RecordSource};
+use crate::coordination::processor::message::{
+    Lookup, LookupAnswer, LookupKey, LookupTicket, LookupValue, ToShard, WriteBody,
+};
 use crate::coordination::processor::sequencer::{LocalRecords, SequencerOutputs, Target};
 use crate::coordination::tree::{NodeImage, ShardMap};
 use crate::protocol::zookeeper::{MultiReader, OpCode, Request};
@@ -124,7 +126,7 @@ impl Leadership {
         for (shard, keys) in by_shard {
             let keys: Arc<[LookupKey]> = keys.into();
             let ticket = self.next_ticket;
-            self.next_ticket += 1;
+            self.next_ticket = LookupTicket(ticket.0 + 1);
             let lookup = Lookup { ticket, keys: keys.clone() };
             out.messages.push((Target::One(shard), ToShard::Lookup(lookup)));
             self.tickets.insert(ticket, Ticket { shard, keys, waiting: self.front + place as u64 });

@@ -1,17 +1,22 @@
 //! What belongs to one leadership: who asks for what, and what validation stands on. All of it dies with the epoch.
 //!
-//! [`lookups`] asks the owners of records and gives prep what they said; [`validation`] makes transactions of requests; [`draft`] is the
-//! request that is being validated, in slices.
+//! - [`validation`]: makes transactions of the requests in the queue, one after the other.
+//! - [`draft`]: the request that is being validated, in slices.
+//! - [`prep`]: one step of validation: a request's results, against the outstanding changes and the records of the owner shards.
+//! - [`OwnChanges`]: what the request that is being validated changes.
+//! - [`KnownRecords`]: what has been proposed and not yet applied everywhere, and what need not be asked again.
+//! - [`lookups`], [`foresight`]: asks the owners of records for what validation will need, and gives prep what they said.
 
 mod draft;
+mod foresight;
+mod known_records;
 mod lookups;
+mod own_changes;
+mod prep;
 mod validation;
 
 use super::commit_log::CommitLog;
-use super::known_records::KnownRecords;
-use super::message::{LookupKey, ToSequencer, WriteRequest};
-use super::own_changes::OwnChanges;
-use super::prep::AclCache;
+use super::message::{LookupKey, LookupTicket, ToSequencer, WriteRequest};
 use super::sequencer::{SequencerConfig, SequencerOutputs, Turn};
 use super::stall_detector::WaitsFor;
 use super::txn_room::{TXN_BYTES_MAX, TXN_ROOM_MIN, room_of};
@@ -19,7 +24,10 @@ use crate::base::{SessionId, ShardId, Zxid, coverage, planted};
 use crate::coordination::session::{ExpiryQueue, Hearing, SessionIds, SessionTable};
 use ahash::AHashMap;
 use draft::Draft;
+use known_records::KnownRecords;
 use lookups::{Answers, Ticket};
+use own_changes::OwnChanges;
+use prep::AclCache;
 use std::collections::VecDeque;
 
 /// Room asked of the log at once, about, bytes: as much as a flush writes.
@@ -106,8 +114,10 @@ pub(super) struct Leadership {
     queued_bytes: usize,
     /// Number of the request at the front of the queue.
     front: u64,
-    tickets: AHashMap<u64, Ticket>,
-    next_ticket: u64,
+    tickets: AHashMap<LookupTicket, Ticket>,
+    next_ticket: LookupTicket,
+    /// Sessions that ended because they were silent.
+    sessions_expired: u64,
 }
 
 impl Leadership {
@@ -134,7 +144,8 @@ impl Leadership {
             queued_bytes: 0,
             front: 0,
             tickets: AHashMap::default(),
-            next_ticket: 0,
+            next_ticket: LookupTicket::default(),
+            sessions_expired: 0,
             config,
         }
     }
@@ -147,6 +158,11 @@ impl Leadership {
     /// Memory of the requests waiting for validation.
     pub(super) fn queued_bytes(&self) -> usize {
         self.queued_bytes
+    }
+
+    /// Sessions that ended because they were silent.
+    pub(super) fn sessions_expired(&self) -> u64 {
+        self.sessions_expired
     }
 
     /// Requests validated, and steps of the one that is being validated.

@@ -2,11 +2,11 @@
 
 use super::draft::{Ask, Draft, Slice};
 use super::lookups::{Answers, Source};
+use super::prep::{Prep, Stop};
 use super::{Item, Leadership, Outcome, Waiting, Work};
 use crate::base::{SessionId, Zxid, coverage};
 use crate::coordination::processor::commit_log::CommitLog;
 use crate::coordination::processor::message::{MarkAnswer, RequestId, WriteBody, WriteRequest};
-use crate::coordination::processor::prep::{Prep, Stop};
 use crate::coordination::processor::txn::{TxnHeader, TxnWriter};
 use crate::coordination::processor::txn_room::TXN_BYTES_MAX;
 use crate::coordination::session::Session;
@@ -53,6 +53,7 @@ impl Leadership {
         {
             self.sessions.remove(session);
             self.expiry.remove(session);
+            self.sessions_expired += u64::from(matches!(waiting.item, Item::Expiry { .. }));
         }
         outcome
     }

@@ -5,12 +5,14 @@
 //!
 //! Invariant: applied <= handed <= committed <= proposed, and durable <= proposed.
 
+mod proposals;
+
 use super::message::{Batch, Mark, MarkAnswer, RequestId, ToShard};
-use super::proposals::Proposals;
 use super::sequencer::{SequencerOutputs, Target};
 use super::txn::{TxnHeader, TxnWriter};
 use crate::base::Zxid;
 use bytes::Bytes;
+use proposals::Proposals;
 use std::collections::VecDeque;
 
 /// What a batch that shards have not applied is taken to cost beside its transactions, bytes.

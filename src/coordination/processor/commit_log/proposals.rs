@@ -4,8 +4,8 @@
 //! Invariants: chunks are in zxid order; a chunk holds whole transactions; what the log was given is never changed again; the
 //! memory held is at most about twice what [`Proposals::bytes`] says.
 
-use super::txn::LENGTH_BYTES;
 use crate::base::Zxid;
+use crate::coordination::processor::txn::LENGTH_BYTES;
 use bytes::Bytes;
 use std::collections::VecDeque;
 

@@ -2,8 +2,8 @@
 //!
 //! What is asked in vain costs a lookup and no more; what is not foreseen is asked for when validation misses it.
 
-use super::message::LookupKey;
 use super::prep::{is_sequential, sequential_path};
+use crate::coordination::processor::message::LookupKey;
 use crate::coordination::tree::path;
 use crate::protocol::zookeeper::{Create, MultiOp, Request};
 use ahash::AHashMap;

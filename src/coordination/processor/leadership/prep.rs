@@ -9,11 +9,11 @@
 //! ZooKeeper's (reference: zookeeper.md 3.2, 3.3).
 
 use super::known_records::KnownRecords;
-use super::message::LookupKey;
 use super::own_changes::OwnChanges;
-use super::txn::TxnWriter;
 use crate::base::{SessionId, Zxid, planted};
 use crate::coordination::auth::AuthConfig;
+use crate::coordination::processor::message::LookupKey;
+use crate::coordination::processor::txn::TxnWriter;
 use crate::coordination::tree::{AclList, NodeImage, NodeStat, path};
 use crate::protocol::zookeeper::{Acl, AclVector, Create, CreateFlags, ErrorCode, Id, MultiOp, Request, permission};
 use ahash::AHashMap;
