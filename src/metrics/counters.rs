@@ -31,6 +31,10 @@ pub struct Counters {
     pub sessionless_connections_expired: u64,
     /// Sessions that ended because they were silent.
     pub stale_sessions_expired: u64,
+    /// For how long writes have waited and nothing has moved, now, milliseconds.
+    pub write_stall_ms: u64,
+    /// How often that began.
+    pub write_stalls: u64,
     /// From when a request was read to its reply.
     pub request_latency: Latency,
     /// Log flushes that took longer than `fsync.warningthresholdms`.
@@ -57,6 +61,8 @@ impl Counters {
             connection_revalidations,
             sessionless_connections_expired,
             stale_sessions_expired,
+            write_stall_ms,
+            write_stalls,
             request_latency,
             fsync_threshold_exceeded,
             fsync_latency,
@@ -74,6 +80,8 @@ impl Counters {
         self.sessionless_connections_expired += sessionless_connections_expired;
         self.stale_sessions_expired += stale_sessions_expired;
         self.fsync_threshold_exceeded += fsync_threshold_exceeded;
+        self.write_stall_ms += write_stall_ms;
+        self.write_stalls += write_stalls;
         self.request_latency.merge(request_latency);
         self.fsync_latency.merge(fsync_latency);
         self.snapshot_latency.merge(snapshot_latency);
@@ -90,6 +98,8 @@ impl Counters {
             ("response_bytes", self.response_bytes),
             ("sessionless_connections_expired", self.sessionless_connections_expired),
             ("stale_sessions_expired", self.stale_sessions_expired),
+            ("write_stall_count", self.write_stalls),
+            ("write_stall_ms", self.write_stall_ms),
         ];
         let counters = counters.into_iter().chain(OF_OTHER_SERVERS.map(|name| (name, 0)));
         let mut rows: Vec<_> = counters.map(|(name, value)| (name.to_owned(), value.to_string())).collect();
@@ -107,7 +117,7 @@ mod tests {
     #[test]
     fn counter_merged_into_its_neighbour() {
         let mut one = Counters::default();
-        let plain: [fn(&mut Counters) -> &mut u64; 12] = [
+        let plain: [fn(&mut Counters) -> &mut u64; 14] = [
             |c| &mut c.packets_received,
             |c| &mut c.packets_sent,
             |c| &mut c.bytes_received,
@@ -120,6 +130,8 @@ mod tests {
             |c| &mut c.sessionless_connections_expired,
             |c| &mut c.stale_sessions_expired,
             |c| &mut c.fsync_threshold_exceeded,
+            |c| &mut c.write_stall_ms,
+            |c| &mut c.write_stalls,
         ];
         for (index, field) in plain.iter().enumerate() {
             *field(&mut one) = 1 << index;

@@ -4,7 +4,7 @@
 //! hands all pending batches over once a turn ([`MeshEnd::flush`]). If a channel is full the batch stays pending, keeps
 //! growing, and a task of the end hands it over as soon as there is room; meanwhile the shard goes on receiving, so two
 //! shards that answer each other cannot block one another. The caller bounds what is pending: while
-//! [`MeshEnd::pending`] is high it stops admitting client bytes.
+//! [`MeshEnd::pending_max`] is high it stops admitting client bytes.
 //!
 //! Invariant: messages of one ordered pair arrive in the order of the pushes, each once. Across pairs there is no order.
 
@@ -286,9 +286,14 @@ impl<M: Send + 'static> MeshEnd<M> {
         }
     }
 
-    /// Messages for `peer` that are not yet in the channel. Callers stop admitting new work while this is high.
+    /// Messages for `peer` that are not yet in the channel. The sequencer's shard holds clients back while this is high.
     pub fn pending(&self, peer: ShardId) -> usize {
         self.outgoing(peer).pending.borrow().len()
+    }
+
+    /// Of all peers the most of [`MeshEnd::pending`].
+    pub fn pending_max(&self) -> usize {
+        self.inner.outgoing.iter().flatten().map(|out| out.pending.borrow().len()).max().unwrap_or(0)
     }
 
     /// The next batch from `peer`, in order; `None` when the peer has closed and everything was received. One task a peer.

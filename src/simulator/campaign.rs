@@ -25,6 +25,7 @@ pub const MARKS: &[&str] = &[
     "no-room-for-segment",
     "peer-read-parked",
     "prep-suspended",
+    "validated-in-slices",
     "record-remembered",
     "read-of-cached-record",
     "cached-record-changed",

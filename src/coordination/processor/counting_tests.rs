@@ -134,13 +134,13 @@ fn silent_session_ends_uncounted() {
     server.request(client, 1, &Request::CloseSession);
     server.settle();
     let (_silent, _) = server.client(0);
-    assert_eq!(server.sequencer.expired_sessions(), 0);
+    assert_eq!(server.sequencer.sessions_expired(), 0);
     for now_ms in (0..=3_000).step_by(100) {
         server.now_ms = now_ms;
         server.sequencer.tick(now_ms);
         server.settle();
     }
-    assert_eq!(server.sequencer.expired_sessions(), 1);
+    assert_eq!(server.sequencer.sessions_expired(), 1);
     assert_eq!(server.shards[0].sessions().len(), 0);
 }
 

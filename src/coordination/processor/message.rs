@@ -11,6 +11,7 @@ use crate::coordination::tree::{AclHash, NodeImage};
 use crate::protocol::zookeeper::ErrorCode;
 use bytes::Bytes;
 use smallvec::SmallVec;
+use std::sync::Arc;
 
 /// Names a request for ever: a connection of one process life, and the request's number on it (rule B5). The handshake is
 /// number 0.
@@ -131,13 +132,17 @@ pub enum MarkAnswer {
     Close,
 }
 
+/// Names a [`Lookup`] of one leadership.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LookupTicket(pub u64);
+
 /// Questions of prep to the owner of some records.
 #[derive(Clone, Debug)]
 pub struct Lookup {
     /// Returned with the answer.
-    pub ticket: u64,
+    pub ticket: LookupTicket,
     /// What is asked.
-    pub keys: Vec<LookupKey>,
+    pub keys: Arc<[LookupKey]>,
 }
 
 /// One thing that prep asks for.
@@ -153,7 +158,7 @@ pub enum LookupKey {
 #[derive(Clone, Debug)]
 pub struct LookupAnswer {
     /// Of the question.
-    pub ticket: u64,
+    pub ticket: LookupTicket,
     /// What was found.
     pub values: Vec<LookupValue>,
 }

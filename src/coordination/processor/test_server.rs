@@ -1,16 +1,21 @@
 //! A whole server of pure cores in one place, for tests: messages are delivered when the test says so, and "disk" is instant.
 
+use super::admission::{Admission, AdmissionNews, Admitted, Room};
 use super::message::{PeerMessage, ToSequencer, ToShard};
-use super::sequencer::{Sequencer, SequencerConfig, SequencerOutputs, Target};
+use super::scaling_tests::Counting;
+use super::sequencer::{SLICE_STEPS, Sequencer, SequencerConfig, SequencerOutputs, Target, Turn};
 use super::shard::{Shard, ShardConfig, ShardOutputs};
+use super::txn_room::LOG_HEAD_BYTES_MAX;
 use crate::base::{ShardId, Zxid};
 use crate::coordination::auth::AuthConfig;
 use crate::coordination::session::{SessionIds, SessionTable};
 use crate::coordination::tree::{DataTree, ShardMap};
 use crate::protocol::jute::Input;
 use crate::protocol::zookeeper::{ConnectRequest, ConnectResponse, FrameReader, OpCode, ReplyHeader, Request};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A frame that a client received.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +43,19 @@ pub(super) struct TestServer {
     pub slow: Option<(usize, u64)>,
     /// Of all requests so far.
     pub latencies_us: Vec<u64>,
+    pub admission: Admission,
+    pub admission_news: Vec<AdmissionNews>,
+    /// What the log still takes; `None` when that is no matter. When it takes no more it is busy, or out of disk.
+    pub log_room_bytes: Option<usize>,
+    pub log_is_busy: bool,
+    /// Records of the local shard that validation asked for since [`TestServer::start_counting`], altogether and in one go.
+    pub records_asked: Cell<usize>,
+    pub records_asked_at_once_max: usize,
+    /// The longest validation in one go since then, and all of them together.
+    pub validated_at_once_max: Duration,
+    pub validated: Duration,
+    /// Questions to other shards since then.
+    pub lookups: usize,
     /// What each connection (shard, number) was sent and has not looked at.
     received: Vec<((usize, u64), Vec<u8>)>,
 }
@@ -63,7 +81,7 @@ impl TestServer {
                 map: map.clone(),
                 boot: 77,
                 auth: auth.clone(),
-                packet_bytes_max: 0xf_ffff,
+                packet_bytes_max: 16 << 20,
                 session_timeout_ms_min: 100,
                 session_timeout_ms_max: 100_000,
                 sessionless_timeout_ms: 10_000,
@@ -84,6 +102,7 @@ impl TestServer {
             auth: auth.clone(),
             tick_ms: 100,
             remembered_bytes_max: 1 << 10,
+            slice_steps: SLICE_STEPS,
         };
         let ids = SessionIds::new(1, 1_000_000);
         let mut server = TestServer {
@@ -96,6 +115,15 @@ impl TestServer {
             now_ms: 0,
             slow: None,
             latencies_us: Vec::new(),
+            admission: Admission::default(),
+            admission_news: Vec::new(),
+            log_room_bytes: None,
+            log_is_busy: false,
+            records_asked: Cell::new(0),
+            records_asked_at_once_max: 0,
+            validated_at_once_max: Duration::ZERO,
+            validated: Duration::ZERO,
+            lookups: 0,
             received: Vec::new(),
         };
         server.sequencer.open_epoch(1);
@@ -114,7 +142,10 @@ impl TestServer {
                     self.shards[0].on_sequencer(&message, &mut out).unwrap();
                     self.collect(0, out);
                 }
-                Target::One(shard) => self.to_shard[shard.index()].push_back(message),
+                Target::One(shard) => {
+                    self.lookups += 1;
+                    self.to_shard[shard.index()].push_back(message);
+                }
             }
         }
     }
@@ -149,12 +180,66 @@ impl TestServer {
             self.sequencer.receive(from, message, self.now_ms);
         }
         let mut out = SequencerOutputs::default();
-        self.sequencer.advance(&self.shards[0], self.now_ms, 1000 + self.now_ms, &mut out);
-        self.sequencer.new_proposals(|_, _| {});
+        let (asked, begun) = (self.records_asked.get(), Instant::now());
+        let records = Counting { records: &self.shards[0], asked: &self.records_asked };
+        let log = |bytes| match self.log_room_bytes {
+            None => Room::Granted { short: false },
+            Some(left) if bytes <= left => Room::Granted { short: true },
+            Some(_) if self.log_is_busy => Room::Busy,
+            Some(left) => Room::None(format!("{left} bytes are left")),
+        };
+        let (admitted, news) = self.admission.admit(&mut self.sequencer, log);
+        self.admission_news.extend(news);
+        match admitted {
+            Admitted::Bytes(room_bytes) => {
+                let (now_ms, wall_ms) = (self.now_ms, 1000 + self.now_ms);
+                self.sequencer.advance(Turn { records: &records, now_ms, wall_ms, room_bytes }, &mut out);
+            }
+            Admitted::Refuse => self.sequencer.refuse(self.now_ms, &mut out),
+            Admitted::Wait => {}
+            Admitted::Stop(reason) => panic!("{reason}"),
+        }
+        let took = begun.elapsed();
+        self.validated += took;
+        self.validated_at_once_max = self.validated_at_once_max.max(took);
+        self.records_asked_at_once_max = self.records_asked_at_once_max.max(self.records_asked.get() - asked);
+        let left = &mut self.log_room_bytes;
+        self.sequencer.new_proposals(|_, txn| {
+            let taken = LOG_HEAD_BYTES_MAX + txn.len();
+            *left = left.map(|left| left.checked_sub(taken).expect("what is proposed fits the log"));
+        });
         self.deliver(out);
         let mut out = SequencerOutputs::default();
         self.sequencer.durable(self.sequencer.last(), &mut out);
         self.deliver(out);
+    }
+
+    /// A turn of every clock: shards report whom they heard of, and the silent are looked for.
+    pub(super) fn tick(&mut self) {
+        let all: Vec<usize> = (0..self.shards.len()).collect();
+        self.tick_shards(&all);
+    }
+
+    /// The same, while the other shards stand still.
+    pub(super) fn tick_shards(&mut self, shards: &[usize]) {
+        for &shard in shards {
+            let mut out = ShardOutputs::default();
+            self.shards[shard].tick(self.now_ms, &mut out);
+            self.collect(shard, out);
+        }
+        while let Some((from, message)) = self.to_sequencer.pop_front() {
+            self.sequencer.receive(from, message, self.now_ms);
+        }
+        self.sequencer.tick(self.now_ms);
+    }
+
+    /// Counts from zero.
+    pub(super) fn start_counting(&mut self) {
+        self.records_asked.set(0);
+        self.records_asked_at_once_max = 0;
+        self.validated_at_once_max = Duration::ZERO;
+        self.validated = Duration::ZERO;
+        self.lookups = 0;
     }
 
     /// Delivers one message to a shard from the sequencer.
@@ -180,7 +265,7 @@ impl TestServer {
         loop {
             let before = self.sequencer.handed();
             self.run_sequencer();
-            let mut moved = self.sequencer.handed() != before || !self.to_sequencer.is_empty();
+            let mut moved = self.sequencer.handed() != before || !self.to_sequencer.is_empty() || self.goes_on();
             for shard in 0..self.shards.len() {
                 while self.run_shard(shard) {
                     moved = true;
@@ -195,6 +280,11 @@ impl TestServer {
                 return;
             }
         }
+    }
+
+    /// True when validation can go on without anybody's help.
+    fn goes_on(&self) -> bool {
+        self.sequencer.has_more() && !self.admission.is_waiting()
     }
 
     /// Bytes of a client arrive. Returns how many were consumed.

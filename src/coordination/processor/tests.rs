@@ -199,7 +199,7 @@ fn silent_session_expires() {
         server.settle();
         for _ in 0..25 {
             server.now_ms += 50;
-            server.sequencer.tick(server.now_ms);
+            server.tick();
             server.settle();
         }
         assert!(server.shards[0].is_finished(silent.number), "{shards} shards");
@@ -273,10 +273,10 @@ fn session_heard_of_while_its_end_waits_goes_on_living() {
     create(&mut server, client, 1, "/lock", CreateFlags::EPHEMERAL);
     server.settle();
     server.received(client);
-    server.now_ms += 5000;
-    // One late turn is a frozen server, which expires nobody; two turns a tick apart are silence.
-    for now_ms in (0..=server.now_ms).step_by(50) {
-        server.sequencer.tick(now_ms);
+    // One late turn is a frozen server, which expires nobody; turns a tick apart are silence.
+    for _ in 0..100 {
+        server.now_ms += 50;
+        server.tick();
     }
     server.run_sequencer();
     assert_eq!(server.sequencer.queued(), 1, "its end waits for the other shards' lists");

@@ -35,6 +35,11 @@ use crate::protocol::zookeeper::AclVector;
 use std::sync::Arc;
 use thiserror::Error;
 
+/// Length of the length that stands before each transaction of a batch.
+pub const LENGTH_BYTES: usize = 4;
+/// Length of a transaction's header.
+pub const HEADER_BYTES: usize = 8 + 8 + 8 + 8 + 8 + 8 + 2 + 4;
+
 /// A transaction that cannot be read. Checksums and version numbers come before, so this is a defect, never bad luck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("malformed transaction")]
@@ -322,7 +327,7 @@ impl<'b> TxnWriter<'b> {
     pub fn begin(bytes: &'b mut Vec<u8>, header: &TxnHeader) -> TxnWriter<'b> {
         let start = bytes.len();
         let mut writer = TxnWriter { bytes, start };
-        writer.raw(&[0; 4]);
+        writer.raw(&[0; LENGTH_BYTES]);
         writer.raw(&header.zxid.0.to_le_bytes());
         writer.raw(&header.time_ms.to_le_bytes());
         writer.raw(&header.session.0.to_le_bytes());
@@ -335,20 +340,22 @@ impl<'b> TxnWriter<'b> {
         writer
     }
 
-    /// Where the records end now; see [`TxnWriter::rewind`].
-    pub fn mark(&self) -> usize {
-        self.bytes.len()
+    /// Goes on with the transaction that begins at `start` and was left unfinished.
+    pub fn resume(bytes: &'b mut Vec<u8>, start: usize) -> TxnWriter<'b> {
+        debug_assert!(bytes.len() >= start + LENGTH_BYTES + HEADER_BYTES, "the header was written");
+        TxnWriter { bytes, start }
     }
 
-    /// Takes back what was written since `mark`.
-    pub fn rewind(&mut self, mark: usize) {
-        self.bytes.truncate(mark);
+    /// Takes back all records; the header stays.
+    pub fn clear_records(&mut self) {
+        self.bytes.truncate(self.start + LENGTH_BYTES + HEADER_BYTES);
     }
 
     /// Ends the transaction.
     pub fn finish(self) {
-        let len = u32::try_from(self.bytes.len() - self.start - 4).expect("a transaction is shorter than 4 GiB");
-        self.bytes[self.start..self.start + 4].copy_from_slice(&len.to_le_bytes());
+        let len = self.bytes.len() - self.start - LENGTH_BYTES;
+        let len = u32::try_from(len).expect("a transaction is shorter than 4 GiB");
+        self.bytes[self.start..self.start + LENGTH_BYTES].copy_from_slice(&len.to_le_bytes());
     }
 
     /// Takes the whole transaction back.
@@ -530,14 +537,15 @@ mod tests {
         let stat = NodeStat { version: 4, cversion: 5, ..NodeStat::created(Zxid(7), 8, SessionId(9)) };
         let mut bytes = Vec::new();
         let mut writer = TxnWriter::begin(&mut bytes, &header());
+        writer.check();
+        writer.clear_records();
+        assert_eq!(bytes.len(), LENGTH_BYTES + HEADER_BYTES);
+        let mut writer = TxnWriter::resume(&mut bytes, 0);
         writer.multi(4);
         writer.create("/a", None, SessionId(1), &list, AclHash(5), 6);
         writer.set_data("/b", Some(b""), AclHash(2), &stat, 3);
         writer.set_acl("/c", &list, &stat, 1, 2);
         writer.delete("/d", AclHash(1), AclHash(2), -3);
-        let mark = writer.mark();
-        writer.check();
-        writer.rewind(mark);
         writer.close_session(SessionId(4));
         writer.finish();
 

@@ -1,5 +1,7 @@
 //! How much a server holds of everything. A simulated server has small limits, so that it meets them all the time.
 
+use crate::coordination::processor::SLICE_STEPS;
+
 /// The limits of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -12,6 +14,8 @@ pub struct Limits {
     pub output_bytes_limit: usize,
     /// What the sequencer remembers of records, in bytes, so that it need not ask for them again.
     pub remembered_bytes_max: usize,
+    /// Steps of validation in one go; see [`SLICE_STEPS`].
+    pub slice_steps: usize,
     /// Largest write of one log flush, in bytes.
     pub flush_bytes_max: u32,
     /// What the log holds that is not yet written, in bytes.
@@ -31,6 +35,7 @@ impl Default for Limits {
             output_bytes_max: 1 << 20,
             output_bytes_limit: 64 << 20,
             remembered_bytes_max: 8 << 20,
+            slice_steps: SLICE_STEPS,
             flush_bytes_max: 1 << 20,
             log_queue_bytes_max: crate::log::writer::LogConfig::default().queue_bytes_max,
             segment_bytes: None,

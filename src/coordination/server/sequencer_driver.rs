@@ -6,20 +6,31 @@ use super::shard_driver::ShardDriver;
 use super::snapshots::Snapshots;
 use crate::base::{ShardId, Zxid};
 use crate::coordination::processor::message::{ToSequencer, ToShard};
-use crate::coordination::processor::{Sequencer, SequencerOutputs, Target};
+use crate::coordination::processor::txn_room::LOG_HEAD_BYTES_MAX;
+use crate::coordination::processor::{
+    Admission, AdmissionNews, Admitted, HoldBack, HoldBackChange, HoldBackLimits, Load, Room, Sequencer,
+    SequencerOutputs, StallDetector, StallNews, Target, Turn, WaitsFor,
+};
 use crate::log::driver::WriteAheadLog;
+use crate::log::format::RECORD_HEAD_BYTES;
 use crate::log::writer::Refusal;
 use crate::metrics::{Counters, FlushTimes};
-use crate::runtime::clock;
+use crate::runtime::{Queue, clock, spawn};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-/// Requests and proposals held in memory above which clients are held back.
-const HELD_BYTES_MAX: usize = 64 << 20;
-/// Transactions that the slowest shard may lie behind before clients are held back (rule D1).
-const LAG_MAX: u64 = 100_000;
-/// What a transaction adds to its request in the log, at most for the common operations.
-const TXN_OVERHEAD_BYTES: usize = 512;
+/// What may wait inside the server before clients are held back (rule D1).
+const HOLD_BACK: HoldBackLimits = HoldBackLimits {
+    held_bytes_max: 64 << 20,
+    unapplied_bytes_max: 64 << 20,
+    lag_max: 100_000,
+    pending_messages_max: 10_000,
+};
+/// Work that waits for so long while nothing moves is worth a line in the log.
+const STALL_MS: i64 = 5_000;
+
+// The bound on a transaction counts what the log adds to it.
+const _: () = assert!(RECORD_HEAD_BYTES <= LOG_HEAD_BYTES_MAX);
 
 /// The sequencer and its log.
 pub struct SequencerDriver {
@@ -27,9 +38,12 @@ pub struct SequencerDriver {
     outputs: RefCell<SequencerOutputs>,
     log: Rc<WriteAheadLog>,
     snapshots: Rc<Snapshots>,
-    /// The operator knows that there is no room for a segment. Small writes may pass all the same, so the sequencer's refusing
-    /// comes and goes.
-    told: Cell<bool>,
+    admission: RefCell<Admission>,
+    hold_back: RefCell<HoldBack>,
+    stalls: RefCell<StallDetector>,
+    stall_count: Cell<u64>,
+    /// A task is on its way that ends in a turn.
+    coming_back: Cell<bool>,
     /// Bytes appended since they were last counted.
     appended_bytes: Cell<u64>,
     /// `None` while flushes are not synced: then they tell nothing of the disk.
@@ -51,7 +65,11 @@ impl SequencerDriver {
             log,
             snapshots,
             appended_bytes: Cell::new(0),
-            told: Cell::new(false),
+            admission: RefCell::new(Admission::default()),
+            hold_back: RefCell::new(HoldBack::new(HOLD_BACK)),
+            stalls: RefCell::new(StallDetector::new(STALL_MS, clock::monotonic_ms() as i64)),
+            stall_count: Cell::new(0),
+            coming_back: Cell::new(false),
             flushes: RefCell::new(flushes),
         })
     }
@@ -78,8 +96,10 @@ impl SequencerDriver {
     }
 
     /// A turn of the clock.
-    pub fn tick(&self) {
-        self.sequencer.borrow_mut().tick(clock::monotonic_ms() as i64);
+    pub fn tick(&self, driver: &Rc<ShardDriver>) {
+        let now_ms = clock::monotonic_ms() as i64;
+        self.look_for_stall(now_ms, driver);
+        self.sequencer.borrow_mut().tick(now_ms);
     }
 
     /// Everything up to `zxid` is durable: hands it to the shards.
@@ -116,60 +136,80 @@ impl SequencerDriver {
     /// delivered to the shard of this executor.
     pub fn advance(&self, driver: &Rc<ShardDriver>) -> bool {
         let mut delivered = self.deliver(driver);
-        if self.admit(driver) {
-            {
-                let shard = driver.core().borrow();
-                let mut sequencer = self.sequencer.borrow_mut();
-                // This runs in every turn, also in those that only read: what is not used to stamp anything need not be asked for.
-                let (now_ms, wall_ms) = match sequencer.queued() {
-                    0 => (0, 0),
-                    _ => (clock::monotonic_ms() as i64, clock::wall_ms()),
-                };
-                sequencer.advance(&*shard, now_ms, wall_ms, &mut self.outputs.borrow_mut());
+        match self.admit(driver) {
+            Admitted::Bytes(room_bytes) => {
+                self.validate(room_bytes, driver);
+                self.append(driver);
             }
-            self.append(driver);
+            Admitted::Refuse => {
+                let now_ms = clock::monotonic_ms() as i64;
+                self.sequencer.borrow_mut().refuse(now_ms, &mut self.outputs.borrow_mut());
+            }
+            // The log makes room when it is asked, and a turn follows.
+            Admitted::Wait => self.log.kick(),
+            Admitted::Stop(reason) => driver.fail(ServerError::LogStopped(reason)),
         }
         delivered |= self.deliver(driver);
         self.hold_back(driver);
+        self.come_back(driver);
         delivered
     }
 
-    /// Asks the log for room before anything is validated (rule B11). False when nothing must be validated now.
-    fn admit(&self, driver: &Rc<ShardDriver>) -> bool {
-        let mut sequencer = self.sequencer.borrow_mut();
-        // Whoever refuses asks again even when nothing is queued: expiry waits for room, too, and queues nothing meanwhile.
-        if sequencer.queued() == 0 && !sequencer.is_refusing() && !self.told.get() {
-            return true;
-        }
-        let wanted = sequencer.queued_bytes() + sequencer.queued() * TXN_OVERHEAD_BYTES;
-        match self.log.try_reserve(wanted) {
+    /// Asks the log for room before anything is validated (rule B11). Validation and appending follow in this same turn: nobody can
+    /// take the room in between.
+    fn admit(&self, driver: &Rc<ShardDriver>) -> Admitted {
+        let ask = |bytes| match self.log.try_reserve(bytes) {
             Ok(reservation) => {
-                // Validation and appending follow in this same turn: nobody can take the room in between.
                 let mut log = self.log.writer().borrow_mut();
                 log.release(reservation);
-                if log.out_of_space().is_none() && self.told.replace(false) {
-                    tracing::info!("there is room for the transaction log again; writes are accepted");
-                }
-                sequencer.set_refusing(false);
-                true
+                Room::Granted { short: log.out_of_space().is_some() }
             }
-            Err(Refusal::NoSpace(reason)) => {
-                if !self.told.replace(true) {
-                    tracing::error!(
-                        "writes are refused until there is room for the log, and clients without a session are turned away: \
-                         {reason}"
-                    );
-                }
-                sequencer.set_refusing(true);
-                true
+            Err(Refusal::Busy) => Room::Busy,
+            Err(Refusal::NoSpace(reason)) => Room::None(reason),
+            Err(refusal @ Refusal::Stopped(_)) => Room::Stopped(refusal.to_string()),
+        };
+        let was_refusing = self.admission.borrow().is_refusing();
+        let (admitted, news) = self.admission.borrow_mut().admit(&mut self.sequencer.borrow_mut(), ask);
+        match news {
+            Some(AdmissionNews::NoRoom(reason)) => tracing::error!(
+                "writes are refused until there is room for the log, and clients without a session are turned away: {reason}"
+            ),
+            Some(AdmissionNews::RoomAgain) => {
+                tracing::info!("there is room for the transaction log again; writes are accepted");
             }
-            // The log has begun what makes room, a flush or a segment, and a turn follows each of them.
-            Err(Refusal::Busy) => false,
-            Err(refusal @ Refusal::Stopped(_)) => {
-                driver.fail(ServerError::LogStopped(refusal.to_string()));
-                false
-            }
+            None => {}
         }
+        if was_refusing != self.admission.borrow().is_refusing() {
+            self.update_hearing(driver);
+        }
+        admitted
+    }
+
+    fn validate(&self, room_bytes: usize, driver: &Rc<ShardDriver>) {
+        let shard = driver.core().borrow();
+        let mut sequencer = self.sequencer.borrow_mut();
+        // This runs in every turn, also in those that only read: what is not used to stamp anything need not be asked for.
+        let (now_ms, wall_ms) = match sequencer.queued() {
+            0 => (0, 0),
+            _ => (clock::monotonic_ms() as i64, clock::wall_ms()),
+        };
+        let turn = Turn { records: &*shard, now_ms, wall_ms, room_bytes };
+        sequencer.advance(turn, &mut self.outputs.borrow_mut());
+    }
+
+    /// When a slice was not enough, another turn follows behind the tasks that are ready now.
+    fn come_back(&self, driver: &Rc<ShardDriver>) {
+        let waits = self.admission.borrow().is_waiting();
+        if waits || !self.sequencer.borrow().has_more() || self.coming_back.replace(true) {
+            return;
+        }
+        let driver = driver.clone();
+        spawn(Queue::Serving, async move {
+            if let Some(sequencer) = driver.sequencer() {
+                sequencer.coming_back.set(false);
+            }
+            driver.turn();
+        });
     }
 
     fn append(&self, driver: &Rc<ShardDriver>) {
@@ -211,26 +251,76 @@ impl SequencerDriver {
 
     /// Stops and restarts the reading of sockets on all shards.
     fn hold_back(&self, driver: &Rc<ShardDriver>) {
-        let sequencer = self.sequencer.borrow();
         let words = driver.words();
-        let lag = sequencer.handed().0.saturating_sub(words.slowest().0);
-        // A lag over the end of an epoch is a number without meaning, and short.
-        let lags = lag > LAG_MAX && sequencer.handed().epoch() == words.slowest().epoch();
-        let hold = lags || sequencer.held_bytes() > HELD_BYTES_MAX;
-        if words.is_held_back() && !hold {
-            words.hold_back(false);
+        let slowest = words.slowest();
+        let mut sequencer = self.sequencer.borrow_mut();
+        sequencer.applied_everywhere(slowest);
+        let load = Load {
+            held_bytes: sequencer.held_bytes(),
+            unapplied_bytes: sequencer.commits().unapplied_bytes(),
+            handed: sequencer.handed(),
+            slowest,
+            pending_messages: driver.mesh().pending_max(),
+        };
+        drop(sequencer);
+        let Some(change) = self.hold_back.borrow_mut().decide(&load) else { return };
+        words.hold_back(change == HoldBackChange::Hold);
+        self.update_hearing(driver);
+        if change == HoldBackChange::Resume {
             for index in 1..driver.shards() {
                 driver.send(ShardId(index as u16), ShardMessage::Resume);
             }
             driver.resume_connections();
-        } else if hold {
-            words.hold_back(true);
         }
+    }
+
+    /// Clients that are not read, and those that could not come back, do not expire.
+    fn update_hearing(&self, driver: &Rc<ShardDriver>) {
+        let deaf = self.hold_back.borrow().is_held_back()
+            || self.admission.borrow().is_refusing()
+            || driver.words().stalled_ms() > 0;
+        self.sequencer.borrow_mut().set_deaf(deaf, clock::monotonic_ms() as i64);
+    }
+
+    /// Says when work waits and nothing moves, and when it moves again.
+    fn look_for_stall(&self, now_ms: i64, driver: &Rc<ShardDriver>) {
+        let sequencer = self.sequencer.borrow();
+        let (has_work, progress) = (sequencer.has_work(), sequencer.progress());
+        let (queued, waits_for) = (sequencer.queued(), sequencer.waits_for());
+        drop(sequencer);
+        let mut stalls = self.stalls.borrow_mut();
+        match stalls.observe(now_ms, has_work, progress) {
+            None => {}
+            Some(StallNews::Began { stalled_ms }) => {
+                self.stall_count.set(self.stall_count.get() + 1);
+                let admission = self.admission.borrow();
+                let waits_for = match waits_for {
+                    Some(waits_for @ WaitsFor::Records(_)) => waits_for,
+                    _ if admission.is_refusing() => WaitsFor::Disk,
+                    _ if admission.is_waiting() => WaitsFor::Log,
+                    other => other.unwrap_or(WaitsFor::Nothing),
+                };
+                tracing::error!(
+                    "no write has moved for {stalled_ms} ms: {queued} requests wait, proposed to zxid {}, on disk to {}, handed to                      the shards to {}; the first waits for {waits_for}",
+                    progress.proposed,
+                    progress.durable,
+                    progress.handed
+                );
+            }
+            Some(StallNews::Ended { stalled_ms }) => {
+                tracing::info!("writes move again, after {stalled_ms} ms");
+            }
+        }
+        driver.words().set_stalled_ms(stalls.stalled_ms().max(0) as u64);
+        drop(stalls);
+        self.update_hearing(driver);
     }
 
     /// Adds what was counted here.
     pub fn add_to(&self, counters: &mut Counters) {
-        counters.stale_sessions_expired += self.sequencer.borrow().expired_sessions();
+        counters.stale_sessions_expired += self.sequencer.borrow().sessions_expired();
+        counters.write_stalls += self.stall_count.get();
+        counters.write_stall_ms += self.stalls.borrow().stalled_ms().max(0) as u64;
         self.flushes.borrow().iter().for_each(|flushes| flushes.add_to(counters));
         self.snapshots.add_to(counters);
     }

@@ -178,6 +178,7 @@ async fn start_sequencer(shared: &Arc<Coordination>, driver: &Rc<ShardDriver>) -
         auth: shared.auth.clone(),
         tick_ms: shared.config.tick_time_ms,
         remembered_bytes_max: limits.remembered_bytes_max,
+        slice_steps: limits.slice_steps,
     };
     let ids = SessionIds::new(1, clock::wall_ms());
     let now_ms = clock::monotonic_ms() as i64;
@@ -288,7 +289,7 @@ async fn run_ticks(driver: Rc<ShardDriver>, tick_ms: u32) {
         sleep(period).await;
         driver.tick();
         let Some(sequencer) = driver.sequencer() else { continue };
-        sequencer.tick();
+        sequencer.tick(&driver);
         driver.turn();
         if let Err(error) = sequencer.log().idle().await {
             return driver.fail(error.into());

@@ -23,6 +23,8 @@ pub struct Words {
     applied: Vec<Word>,
     published: Vec<Published>,
     held_back: AtomicBool,
+    /// For how long work has been waiting and nothing has moved, milliseconds; see [`crate::coordination::processor::StallDetector`].
+    stalled_ms: AtomicU64,
 }
 
 impl Words {
@@ -33,6 +35,7 @@ impl Words {
             applied: (0..shards).map(|_| Word::default()).collect(),
             published: (0..shards).map(|_| Published::default()).collect(),
             held_back: AtomicBool::new(false),
+            stalled_ms: AtomicU64::new(0),
         }
     }
 
@@ -71,6 +74,16 @@ impl Words {
     /// How far the slowest shard has come.
     pub fn slowest(&self) -> Zxid {
         Zxid(self.applied.iter().map(|word| word.0.load(Ordering::Acquire)).min().unwrap_or(0))
+    }
+
+    /// Work has been waiting for so long, and nothing has moved; 0 when that is no stall.
+    pub fn set_stalled_ms(&self, stalled_ms: u64) {
+        self.stalled_ms.store(stalled_ms, Ordering::Relaxed);
+    }
+
+    /// See [`Words::set_stalled_ms`].
+    pub fn stalled_ms(&self) -> u64 {
+        self.stalled_ms.load(Ordering::Relaxed)
     }
 
     /// Shards stop reading sockets while this is set (rule D1).

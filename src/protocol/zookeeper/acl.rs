@@ -44,6 +44,11 @@ impl Acl {
         Acl { perms: permission::ALL, id: Id::new("world", "anyone") }
     }
 
+    /// Length on the wire.
+    pub fn wire_bytes(&self) -> usize {
+        3 * size_of::<i32>() + self.id.scheme.len() + self.id.id.len()
+    }
+
     /// Appends the entry.
     pub fn encode(&self, out: &mut Output<'_>) {
         out.i32(self.perms);

@@ -19,8 +19,8 @@ pub use event::{EventType, WatcherEvent};
 pub use framing::{Frame, FrameError, FrameReader, PACKET_BYTES_MAX_DEFAULT};
 pub use op_code::OpCode;
 pub use request::{
-    AddWatchMode, Create, CreateFlags, MultiOp, MultiOps, Request, RequestError, RequestHeader, SetWatches,
-    StringVector, WatcherType, xid,
+    AddWatchMode, Create, CreateFlags, MultiOp, MultiOps, MultiReader, Request, RequestError, RequestHeader,
+    SetWatches, StringVector, WatcherType, xid,
 };
 pub use response::{MultiResult, Reply, ReplyHeader, reply_bytes};
 pub use stat::Stat;

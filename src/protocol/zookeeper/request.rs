@@ -195,6 +195,39 @@ impl<'a> MultiOp<'a> {
     }
 }
 
+/// Reads the sub-operations of a multi's record one by one, so that a long one need not be read at once. A copy looks ahead.
+#[derive(Clone, Copy, Debug)]
+pub struct MultiReader<'a> {
+    record_bytes: usize,
+    input: Input<'a>,
+}
+
+impl<'a> MultiReader<'a> {
+    /// Reads from the beginning of `record`.
+    pub fn new(record: &'a [u8]) -> MultiReader<'a> {
+        MultiReader::at(record, 0)
+    }
+
+    /// Goes on at `offset`, which [`MultiReader::offset`] gave; beyond the end there is nothing.
+    pub fn at(record: &'a [u8], offset: usize) -> MultiReader<'a> {
+        let rest = record.get(offset..).unwrap_or_default();
+        MultiReader { record_bytes: record.len(), input: Input::new(rest) }
+    }
+
+    /// Where the next sub-operation stands.
+    pub fn offset(&self) -> usize {
+        self.record_bytes - self.input.rest().len()
+    }
+
+    /// The next sub-operation; `None` after the header that says done.
+    pub fn next_op(&mut self) -> Result<Option<MultiOp<'a>>, RequestError> {
+        let input = &mut self.input;
+        let (op, done) = (input.i32()?, input.bool()?);
+        input.i32()?;
+        if done { Ok(None) } else { MultiOp::decode(op, input).map(Some) }
+    }
+}
+
 /// The sub-operations of a multi. Decoding stops at the frame's end, so their number is bounded by its length.
 pub type MultiOps<'a> = SmallVec<[MultiOp<'a>; 4]>;
 
@@ -395,18 +428,14 @@ impl<'a> Request<'a> {
     /// Sub-operations up to the header that says done. All must be of the packet's kind: reads or writes.
     fn decode_multi(input: &mut Input<'a>, reads: bool) -> Result<MultiOps<'a>, RequestError> {
         let mut ops = MultiOps::new();
-        loop {
-            let (op, done) = (input.i32()?, input.bool()?);
-            input.i32()?;
-            if done {
-                return Ok(ops);
-            }
-            let sub = MultiOp::decode(op, input)?;
+        let mut reader = MultiReader::new(input.rest());
+        while let Some(sub) = reader.next_op()? {
             if matches!(sub, MultiOp::GetData { .. } | MultiOp::GetChildren { .. }) != reads {
-                return Err(JuteError::BadDiscriminant(op).into());
+                return Err(JuteError::BadDiscriminant(sub.op_code().wire()).into());
             }
             ops.push(sub);
         }
+        Ok(ops)
     }
 
     /// The operation code that this request travels under.

@@ -356,9 +356,8 @@ impl Shard {
         }
         touched.sort();
         touched.dedup();
-        if !touched.is_empty() {
-            out.to_sequencer.push(ToSequencer::Touched(touched));
-        }
+        // Also of nobody: it says that everybody who spoke was heard.
+        out.to_sequencer.push(ToSequencer::Touched(touched));
         self.counters.sessionless_connections_expired += late.len() as u64;
         late.sort();
         for number in late {

@@ -5,19 +5,17 @@
 //! memory held is at most about twice what [`Proposals::bytes`] says.
 
 use crate::base::Zxid;
+use crate::coordination::processor::txn::LENGTH_BYTES;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
 /// A chunk is sealed as soon as it is this long: a longer buffer would grow by copying, and go back to the system each time.
 const CHUNK_BYTES: usize = 128 << 10;
 
-/// Length of the length that stands before each transaction.
-const LENGTH_BYTES: usize = 4;
-
 /// See the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Proposals {
-    /// Where prep writes.
+    /// Where prep writes. Behind the last of `open_ends` stands a transaction that is still being made.
     open: Vec<u8>,
     /// For each transaction its zxid and its end in `open`.
     open_ends: VecDeque<(Zxid, usize)>,
@@ -47,6 +45,16 @@ impl Proposals {
         &mut self.open
     }
 
+    /// Where in [`Proposals::buffer`] the transaction stands that is being made.
+    pub(super) fn draft_start(&self) -> usize {
+        self.open_ends.back().map_or(0, |(_, end)| *end)
+    }
+
+    /// What was written since the last transaction is taken back.
+    pub(super) fn give_up_draft(&mut self) {
+        self.open.truncate(self.draft_start());
+    }
+
     /// What was written since the last transaction is transaction `zxid`.
     pub(super) fn push(&mut self, zxid: Zxid) {
         self.open_ends.push_back((zxid, self.open.len()));
@@ -59,6 +67,8 @@ impl Proposals {
         if self.open_ends.is_empty() {
             return;
         }
+        // Nothing is proposed before the transaction that is being made, so it moves once at most.
+        let draft = self.open.split_off(self.draft_start());
         // A short chunk would hold on to a long buffer for as long as it is not committed.
         let bytes = if self.open.len() < CHUNK_BYTES / 2 {
             let exact = Bytes::copy_from_slice(&self.open);
@@ -70,6 +80,9 @@ impl Proposals {
         self.sealed_bytes += bytes.len();
         self.sealed.push_back(Chunk { bytes, ends: std::mem::take(&mut self.open_ends), taken: 0 });
         self.new_for_log += 1;
+        if !draft.is_empty() {
+            self.buffer().extend_from_slice(&draft);
+        }
     }
 
     /// Gives each transaction that was proposed since the last call to the log, in order.
@@ -108,6 +121,24 @@ impl Proposals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A long request is validated in slices, and the log is asked to write in between: half a transaction must not reach it, nor
+    /// may what was written of it be lost.
+    #[test]
+    fn transaction_in_the_making_stays_until_it_is_whole() {
+        let mut proposals = Proposals::default();
+        let mut logged = Vec::new();
+        proposals.buffer().extend_from_slice(b"\x03\0\0\0one");
+        proposals.push(Zxid(1));
+        proposals.buffer().extend_from_slice(b"\x06\0\0\0sec");
+        proposals.give_to_log(|zxid, txn| logged.push((zxid, txn.to_vec())));
+        assert_eq!((proposals.draft_start(), &proposals.buffer()[..]), (0, &b"\x06\0\0\0sec"[..]));
+        proposals.give_to_log(|_, _| unreachable!("nothing new is whole"));
+        proposals.buffer().extend_from_slice(b"ond");
+        proposals.push(Zxid(2));
+        proposals.give_to_log(|zxid, txn| logged.push((zxid, txn.to_vec())));
+        assert_eq!(logged, [(Zxid(1), b"one".to_vec()), (Zxid(2), b"second".to_vec())]);
+    }
 
     /// The log gets every transaction once and in order, the shards get the same bytes, whatever the flushes end at.
     #[test]

@@ -1,23 +1,22 @@
 //! Prep: turns a request into results.
 //!
 //! A request is validated against the records as the last proposal leaves them: what the sequencer knows, and the outstanding
-//! changes above all, over what the owner shards answer. Validation is sequential and changes nothing until it has succeeded: when a record is
-//! missing it stops, the sequencer looks it up, and validation starts again from the beginning (rule B7). A multi works on an
-//! overlay of its own (rule B10).
+//! changes above all, over what the owner shards answer. Each method here does one step: one operation, one part of a multi, or one
+//! ephemeral node of a session that ends. A step that misses a record has changed nothing, and is taken again when the record has
+//! been looked up (rule B7). The steps of one request work on an overlay of their own (rule B10).
 //!
 //! Everything that could make applying fail is refused here, before anything is logged. The order of the checks is
 //! ZooKeeper's (`PrepRequestProcessor.pRequest2Txn`).
 
 use super::known_records::KnownRecords;
-use super::message::LookupKey;
 use super::own_changes::OwnChanges;
-use super::txn::TxnWriter;
-use crate::base::{SessionId, Zxid, coverage, planted};
+use crate::base::{SessionId, Zxid, planted};
 use crate::coordination::auth::AuthConfig;
+use crate::coordination::processor::message::LookupKey;
+use crate::coordination::processor::txn::TxnWriter;
 use crate::coordination::tree::{AclList, NodeImage, NodeStat, path};
 use crate::protocol::zookeeper::{Acl, AclVector, Create, CreateFlags, ErrorCode, Id, MultiOp, Request, permission};
 use ahash::AHashMap;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Where records come from that the sequencer does not know.
@@ -29,7 +28,7 @@ pub trait RecordSource {
     fn ephemerals(&self, session: SessionId) -> Result<Vec<Box<str>>, Missing>;
 }
 
-/// A record that is not here: look it up and start again.
+/// A record that is not here: look it up and take the step again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing(pub Vec<LookupKey>);
 
@@ -86,7 +85,7 @@ impl AclCache {
     }
 }
 
-/// Everything that validating one request needs.
+/// Everything that a step of validating one request needs.
 pub struct Prep<'a, 'w, R> {
     /// What the operator decided.
     pub auth: &'a AuthConfig,
@@ -114,20 +113,20 @@ pub struct Prep<'a, 'w, R> {
 const SEQUENCE_DIGITS: usize = 10;
 
 impl<R: RecordSource> Prep<'_, '_, R> {
-    /// Validates a client's request and writes its results. On `Stop`, what was written so far must be taken back.
+    /// Validates a client's request of one operation and writes its result. On `Stop` it has changed and written nothing.
     pub fn request(&mut self, request: &Request<'_>) -> Result<(), Stop> {
         match request {
             Request::Create(create) => self.create(create),
             Request::Delete { path, version } => self.delete(path, *version),
             Request::SetData { path, data, version } => self.set_data(path, *data, *version),
             Request::SetAcl { path, acl, version } => self.set_acl(path, acl, *version),
-            Request::Multi(ops) => self.multi(ops),
-            // The home shard forwards no other kind.
+            // A multi is validated part by part, and the home shard forwards no other kind.
             _ => Err(Stop::Refused(ErrorCode::Unimplemented)),
         }
     }
 
-    fn record(&self, node_path: &str) -> Result<Option<NodeImage>, Stop> {
+    /// The record at `node_path` as this request leaves it so far.
+    pub fn record(&self, node_path: &str) -> Result<Option<NodeImage>, Stop> {
         let key = path::canonical(node_path);
         if let Some(own) = self.own.get(key) {
             return Ok(own.clone());
@@ -173,7 +172,7 @@ impl<R: RecordSource> Prep<'_, '_, R> {
         self.check_acl(&parent, permission::CREATE)?;
         let suffixed;
         let node_path = if sequential {
-            suffixed = format!("{}{:0SEQUENCE_DIGITS$}", create.path, sequence_number(&parent));
+            suffixed = sequential_path(create.path, sequence_number(&parent));
             &suffixed
         } else {
             create.path
@@ -258,76 +257,55 @@ impl<R: RecordSource> Prep<'_, '_, R> {
         Ok(())
     }
 
-    /// All or nothing: a refused slot refuses the whole, and says which one it was.
-    fn multi(&mut self, ops: &[MultiOp<'_>]) -> Result<(), Stop> {
-        let start = self.writer.mark();
-        self.writer.multi(ops.len());
-        for (slot, op) in ops.iter().enumerate() {
-            let result = match op {
-                MultiOp::Create(create) => self.create(create),
-                MultiOp::Delete { path, version } => self.delete(path, *version),
-                MultiOp::SetData { path, data, version } => self.set_data(path, *data, *version),
-                MultiOp::Check { path, version } => self.check(path, *version),
-                MultiOp::GetData { .. } | MultiOp::GetChildren { .. } => Err(ErrorCode::MarshallingError.into()),
-            };
-            match result {
-                Ok(()) => {}
-                Err(Stop::Refused(code)) => {
-                    coverage::mark("multi-refused");
-                    self.writer.rewind(start);
-                    self.own.clear();
-                    self.writer.multi_failed(slot, ops.len(), code.wire());
-                    return Ok(());
-                }
-                Err(missing) => return Err(missing),
-            }
+    /// Validates one sub-operation of a multi and writes its result. On `Stop` it has changed and written nothing.
+    pub fn part(&mut self, op: &MultiOp<'_>) -> Result<(), Stop> {
+        match op {
+            MultiOp::Create(create) => self.create(create),
+            MultiOp::Delete { path, version } => self.delete(path, *version),
+            MultiOp::SetData { path, data, version } => self.set_data(path, *data, *version),
+            MultiOp::Check { path, version } => self.check(path, *version),
+            MultiOp::GetData { .. } | MultiOp::GetChildren { .. } => Err(ErrorCode::MarshallingError.into()),
         }
-        Ok(())
     }
 
-    /// Closes the session of the request: all its ephemerals go in this one transaction (rule B6), those included that
-    /// outstanding proposals created.
-    pub fn close_session(&mut self) -> Result<(), Stop> {
-        let mut paths: BTreeSet<Box<str>> = self.source.ephemerals(self.session)?.into_iter().collect();
+    /// The ephemeral nodes of the session of the request, sorted, those included that outstanding proposals created (rule B6). Some
+    /// may be gone, or belong to another session by now: [`Prep::delete_ephemeral`] looks.
+    pub fn own_ephemerals(&self) -> Result<Vec<Box<str>>, Stop> {
+        let mut paths = self.source.ephemerals(self.session)?;
         paths.extend(self.known.created_ephemerals(self.session).map(Box::from));
+        // A few sorted lists, one behind the other.
+        paths.sort();
+        paths.dedup();
         if planted::is("ephemeral-survives-session") {
-            paths.pop_last();
+            paths.pop();
         }
-        self.fetch_all(&paths)?;
-        self.writer.close_session(self.session);
-        for node_path in &paths {
-            let Some(image) = self.record(node_path)?.filter(|image| image.stat.ephemeral_owner == self.session) else {
-                continue;
-            };
-            let Some(parent_path) = path::parent(node_path) else { continue };
-            let parent = self.existing(parent_path)?;
-            self.remove(node_path, &image, parent_path, parent);
-        }
-        Ok(())
+        Ok(paths)
     }
 
-    /// Makes sure that all records are here, so that a session with many ephemerals needs two rounds of lookups and not one
-    /// for each.
-    fn fetch_all(&self, paths: &BTreeSet<Box<str>>) -> Result<(), Stop> {
-        let mut missing = Vec::new();
-        for node_path in paths.iter().flat_map(|node_path| [Some(&**node_path), path::parent(node_path)]).flatten() {
-            match self.record(node_path) {
-                Err(Stop::Missing(keys)) => missing.extend(keys),
-                Err(refused) => return Err(refused),
-                Ok(_) => {}
-            }
-        }
-        if missing.is_empty() {
+    /// Deletes `node_path` if it is an ephemeral node of the session of the request.
+    pub fn delete_ephemeral(&mut self, node_path: &str) -> Result<(), Stop> {
+        let Some(image) = self.record(node_path)?.filter(|image| image.stat.ephemeral_owner == self.session) else {
             return Ok(());
-        }
-        missing.sort();
-        missing.dedup();
-        Err(Stop::Missing(missing))
+        };
+        let Some(parent_path) = path::parent(node_path) else { return Ok(()) };
+        let parent = self.existing(parent_path)?;
+        self.remove(node_path, &image, parent_path, parent);
+        Ok(())
     }
 }
 
+/// The path of the sequential child that gets `number`.
+pub fn sequential_path(prefix: &str, number: i32) -> String {
+    format!("{prefix}{number:0SEQUENCE_DIGITS$}")
+}
+
+/// True for the creates that append a number.
+pub fn is_sequential(flags: CreateFlags) -> bool {
+    matches!(flags, CreateFlags::PERSISTENT_SEQUENTIAL | CreateFlags::EPHEMERAL_SEQUENTIAL)
+}
+
 /// The number that the next sequential child gets: how many children were ever created, however named.
-fn sequence_number(parent: &NodeImage) -> i32 {
+pub fn sequence_number(parent: &NodeImage) -> i32 {
     if planted::is("suffix-from-num-children") { parent.num_children } else { parent.stat.cversion }
 }
 
@@ -337,40 +315,4 @@ fn check_version(current: i32, expected: i32) -> Result<i32, Stop> {
         return Err(ErrorCode::BadVersion.into());
     }
     Ok(current.wrapping_add(1))
-}
-
-/// The records that validating `request` will surely need and that are `wanted`: what to look up before its turn comes.
-pub fn first_keys(request: &Request<'_>, wanted: impl Fn(&str) -> bool) -> Vec<LookupKey> {
-    let mut paths = BTreeSet::new();
-    match request {
-        Request::Create(op) => paths.extend(paths_of_create(op)),
-        Request::Delete { path, .. } => paths.extend([path::parent(path), Some(path)].into_iter().flatten()),
-        Request::SetData { path, .. } | Request::SetAcl { path, .. } => {
-            return key_of(path, wanted).into_iter().collect();
-        }
-        Request::Multi(ops) => {
-            for op in ops {
-                match op {
-                    MultiOp::Create(op) => paths.extend(paths_of_create(op)),
-                    MultiOp::Delete { path, .. } => {
-                        paths.extend([path::parent(path), Some(path)].into_iter().flatten())
-                    }
-                    MultiOp::SetData { path, .. } | MultiOp::Check { path, .. } => paths.extend([*path]),
-                    MultiOp::GetData { .. } | MultiOp::GetChildren { .. } => {}
-                }
-            }
-        }
-        _ => {}
-    }
-    paths.into_iter().filter_map(|path| key_of(path, &wanted)).collect()
-}
-
-fn paths_of_create<'a>(create: &Create<'a>) -> impl Iterator<Item = &'a str> + use<'a> {
-    let sequential = matches!(create.flags, CreateFlags::PERSISTENT_SEQUENTIAL | CreateFlags::EPHEMERAL_SEQUENTIAL);
-    [path::parent(create.path), (!sequential).then_some(create.path)].into_iter().flatten()
-}
-
-fn key_of(node_path: &str, wanted: impl Fn(&str) -> bool) -> Option<LookupKey> {
-    let node_path = path::canonical(node_path);
-    wanted(node_path).then(|| LookupKey::Node(node_path.into()))
 }

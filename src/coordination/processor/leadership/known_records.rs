@@ -201,18 +201,15 @@ impl KnownRecords {
     }
 
     /// Number of records that outstanding proposals changed.
-    pub fn outstanding_len(&self) -> usize {
+    #[cfg(test)]
+    fn outstanding_len(&self) -> usize {
         self.outstanding
     }
 
     /// Number of records known.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.entries.len()
-    }
-
-    /// True when none is known.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 }
 

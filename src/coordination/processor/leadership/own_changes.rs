@@ -43,18 +43,19 @@ impl OwnChanges {
         }
     }
 
-    /// Takes everything out, in the order in which the paths were first changed. Dropped at once, it forgets everything.
-    pub fn drain(&mut self) -> impl Iterator<Item = (Rc<str>, Option<NodeImage>)> {
+    /// Takes one change out, the path that was changed first last. Nothing is looked for any more until all of them are out.
+    pub fn pop(&mut self) -> Option<(Rc<str>, Option<NodeImage>)> {
         if !self.index.is_empty() {
             // A large index is the trace of one large request.
             self.index = AHashMap::default();
         }
-        self.entries.drain(..)
+        self.entries.pop()
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        drop(self.drain());
+        self.entries.clear();
+        self.index = AHashMap::default();
     }
 }
 
@@ -82,8 +83,8 @@ mod tests {
                 assert_eq!(version(own.get(&format!("/{i}"))), Some(Some(10 + i as i32)), "{count}");
             }
             assert_eq!((version(own.get("/0")), version(own.get("/x"))), (Some(None), None));
-            let drained: Vec<_> = own.drain().map(|(path, _)| path.to_string()).collect();
-            assert_eq!(drained, (0..count).map(|i| format!("/{i}")).collect::<Vec<_>>());
+            let popped: Vec<_> = std::iter::from_fn(|| own.pop()).map(|(path, _)| path.to_string()).collect();
+            assert_eq!(popped, (0..count).rev().map(|i| format!("/{i}")).collect::<Vec<_>>());
             assert!(own.get("/0").is_none());
         }
     }

@@ -3,68 +3,112 @@
 //! Invariant: a request's answers, overlaid with what the sequencer knows, are the records after the last proposal from the moment
 //! that it is at the front of the queue (rule B1).
 
-use super::{Asked, LocalRecords, Sequencer, SequencerOutputs, Target};
+use super::draft::{LOOKUPS_MAX, foresee_parts};
+use super::foresight::{Foresight, Known};
+use super::prep::{Missing, RecordSource};
+use super::{Item, Leadership};
 use crate::base::{SessionId, ShardId, Zxid};
-use crate::coordination::processor::message::{Lookup, LookupAnswer, LookupKey, LookupValue, ToShard, WriteBody};
-use crate::coordination::processor::prep::{Missing, RecordSource, first_keys};
+use crate::coordination::processor::message::{
+    Lookup, LookupAnswer, LookupKey, LookupTicket, LookupValue, ToShard, WriteBody,
+};
+use crate::coordination::processor::sequencer::{LocalRecords, SequencerOutputs, Target};
 use crate::coordination::tree::{NodeImage, ShardMap};
-use crate::protocol::zookeeper::Request;
+use crate::protocol::zookeeper::{MultiReader, OpCode, Request};
+use ahash::RandomState;
+use hashbrown::HashTable;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Records asked for at once on behalf of the requests behind the front, about.
+const LOOK_AHEAD_MAX: usize = 4096;
 
 /// What the other shards said to one request.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    /// In an order of their own: what is remembered of them must not depend on a table's seed.
-    nodes: BTreeMap<Box<str>, Option<NodeImage>>,
+    /// In the order in which they came: what is remembered of them must not depend on a table's seed.
+    nodes: Vec<(Box<str>, Option<NodeImage>)>,
+    /// Places in `nodes`.
+    by_path: HashTable<usize>,
+    hasher: RandomState,
     ephemerals: BTreeMap<ShardId, Vec<Box<str>>>,
+}
+
+impl Answers {
+    fn node(&self, path: &str) -> Option<&Option<NodeImage>> {
+        let is_it = |place: &usize| *self.nodes[*place].0 == *path;
+        self.by_path.find(self.hasher.hash_one(path), is_it).map(|place| &self.nodes[*place].1)
+    }
+
+    fn put_node(&mut self, path: Box<str>, image: Option<NodeImage>) {
+        let (nodes, hasher) = (&self.nodes, &self.hasher);
+        self.by_path.insert_unique(hasher.hash_one(&*path), nodes.len(), |place| hasher.hash_one(&*nodes[*place].0));
+        self.nodes.push((path, image));
+    }
 }
 
 /// A lookup under way.
 #[derive(Debug)]
 pub(super) struct Ticket {
     shard: ShardId,
-    keys: Vec<LookupKey>,
+    keys: Arc<[LookupKey]>,
     /// Number of the waiting request, counted since the start.
     waiting: u64,
 }
 
-impl Sequencer {
+impl Ticket {
+    /// The shard that was asked.
+    pub(super) fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// True when it was asked on behalf of this request.
+    pub(super) fn is_of(&self, request: u64) -> bool {
+        self.waiting == request
+    }
+}
+
+impl Leadership {
     /// When the front of the queue waits for records, asks what those behind it will surely need, once for each. Whoever can be
     /// validated at once is not looked at: most requests are of records that are known.
-    pub(super) fn look_ahead(&mut self, out: &mut SequencerOutputs) {
+    pub(super) fn look_ahead(&mut self, handed: Zxid, out: &mut SequencerOutputs) {
         if self.config.map.shards() == 1 || self.queue.front().is_none_or(|front| front.unanswered == 0) {
             return;
         }
         let looked_at = self.queue.partition_point(|waiting| waiting.issued_after != Zxid::MAX);
+        let mut asked = 0;
         for place in looked_at..self.queue.len() {
-            let keys = self.first_remote_keys(&self.queue[place].asked);
+            // The rest has its turn when the front has its answers.
+            if asked >= LOOK_AHEAD_MAX {
+                return;
+            }
+            let keys = self.first_remote_keys(&self.queue[place].item);
+            asked += keys.len() + 1;
             // Also of one that asks nothing now: if it asks in its turn, those behind it rely on older answers.
-            self.queue[place].issued_after = self.handed;
-            self.ask(place, keys, out);
+            self.queue[place].issued_after = handed;
+            self.ask(place, keys, handed, out);
         }
     }
 
-    fn first_remote_keys(&self, asked: &Asked) -> Vec<LookupKey> {
-        match asked {
-            Asked::Expire(session) => vec![LookupKey::Ephemerals(*session)],
-            Asked::Client(request) => match &request.body {
-                WriteBody::CloseSession => vec![LookupKey::Ephemerals(request.session)],
-                WriteBody::Operation { op, record } => match Request::decode(*op, record) {
-                    Ok(request) => first_keys(&request, |path| self.must_be_asked(path)),
-                    Err(_) => Vec::new(),
-                },
-                _ => Vec::new(),
+    fn first_remote_keys(&self, item: &Item) -> Vec<LookupKey> {
+        let (op, record) = match item {
+            Item::Expiry { session, .. } => return vec![LookupKey::Ephemerals(*session)],
+            Item::Request(request) => match &request.body {
+                WriteBody::CloseSession => return vec![LookupKey::Ephemerals(request.session)],
+                WriteBody::Operation { op, record } => (*op, record),
+                _ => return Vec::new(),
             },
+        };
+        let mut ahead = Foresight::new(self);
+        if op == OpCode::Multi.wire() {
+            foresee_parts(&mut ahead, MultiReader::new(record));
+        } else if let Ok(request) = Request::decode(op, record) {
+            ahead.request(&request);
         }
-    }
-
-    /// True when the record at `path` must come from another shard.
-    fn must_be_asked(&self, path: &str) -> bool {
-        self.config.map.owner(path) != self.config.local && !self.known.contains(path)
+        ahead.into_keys()
     }
 
     /// Sends lookups for what the request at `place` in the queue needs from other shards.
-    pub(super) fn ask(&mut self, place: usize, keys: Vec<LookupKey>, out: &mut SequencerOutputs) {
+    pub(super) fn ask(&mut self, place: usize, keys: Vec<LookupKey>, handed: Zxid, out: &mut SequencerOutputs) {
         if keys.is_empty() {
             return;
         }
@@ -80,14 +124,15 @@ impl Sequencer {
             }
         }
         for (shard, keys) in by_shard {
+            let keys: Arc<[LookupKey]> = keys.into();
             let ticket = self.next_ticket;
-            self.next_ticket += 1;
+            self.next_ticket = LookupTicket(ticket.0 + 1);
             let lookup = Lookup { ticket, keys: keys.clone() };
             out.messages.push((Target::One(shard), ToShard::Lookup(lookup)));
             self.tickets.insert(ticket, Ticket { shard, keys, waiting: self.front + place as u64 });
             let waiting = &mut self.queue[place];
             waiting.unanswered += 1;
-            waiting.issued_after = waiting.issued_after.min(self.handed);
+            waiting.issued_after = waiting.issued_after.min(handed);
         }
     }
 
@@ -98,11 +143,11 @@ impl Sequencer {
         let waiting = &mut self.queue[(ticket.waiting - self.front) as usize];
         waiting.unanswered -= 1;
         let answers = waiting.answers.get_or_insert_default();
-        for (key, value) in ticket.keys.into_iter().zip(answer.values) {
+        for (key, value) in ticket.keys.iter().zip(answer.values) {
             match (key, value) {
-                (LookupKey::Node(path), LookupValue::Node(image)) => {
-                    answers.nodes.insert(path, image);
-                }
+                // The answer to a question that was asked twice says the same: neither is older than the other for this request.
+                (LookupKey::Node(path), LookupValue::Node(_)) if answers.node(path).is_some() => {}
+                (LookupKey::Node(path), LookupValue::Node(image)) => answers.put_node(path.clone(), image),
                 (LookupKey::Ephemerals(_), LookupValue::Ephemerals(paths)) => {
                     answers.ephemerals.insert(from, paths);
                 }
@@ -111,11 +156,23 @@ impl Sequencer {
         }
     }
 
-    /// The answers that a request was validated with are as good for the next one.
+    /// The answers that a request was validated with are as good for the next one. Of a long one only the first are kept: it must
+    /// not push out what others need, nor hold anybody for that.
     pub(super) fn learn(&mut self, answers: Option<Box<Answers>>) {
-        for (path, image) in answers.iter().flat_map(|answers| &answers.nodes) {
+        for (path, image) in answers.iter().flat_map(|answers| &answers.nodes).take(LOOKUPS_MAX) {
             self.known.learn(path, image.as_ref());
         }
+    }
+}
+
+/// What is known of the requests behind the front: those before them may still change any sequence number.
+impl Known for Leadership {
+    fn is_missing(&self, path: &str) -> bool {
+        self.config.map.owner(path) != self.config.local && !self.known.contains(path)
+    }
+
+    fn next_sequence(&self, _: &str) -> Option<i32> {
+        None
     }
 }
 
@@ -132,7 +189,7 @@ impl RecordSource for Source<'_> {
         if self.map.owner(path) == self.local_shard {
             return Ok(self.local.image(path));
         }
-        match self.answers.and_then(|answers| answers.nodes.get(path)) {
+        match self.answers.and_then(|answers| answers.node(path)) {
             Some(image) => Ok(image.clone()),
             None => Err(Missing(vec![LookupKey::Node(path.into())])),
         }
