@@ -22,7 +22,8 @@ fn large_multi_does_not_keep_others_waiting() {
         let mut scratch = Vec::new();
         let acl = AclVector::from_acls(&[Acl::open()], &mut scratch);
         let paths: Vec<String> = (0..PARTS).map(|number| format!("/parent/child{number:06}")).collect();
-        let create = |path| Create { path, data: None, acl, flags: CreateFlags::PERSISTENT, with_stat: false };
+        let create =
+            |path| Create { path, data: None, acl, flags: CreateFlags::PERSISTENT, ttl_ms: None, with_stat: false };
         client.queue(&Request::Multi(paths.iter().map(|path| MultiOp::Create(create(path))).collect()));
         let begun = Instant::now();
         client.flush().expect("it is taken");
