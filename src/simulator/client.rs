@@ -40,6 +40,8 @@ struct Link {
     unsent: RefCell<VecDeque<Vec<u8>>>,
     more: LocalNotify,
     closed: Cell<bool>,
+    /// Something was received.
+    greeted: Cell<bool>,
     heard_us: Cell<u64>,
 }
 
@@ -87,7 +89,9 @@ impl ClientDriver {
     pub(super) fn is_answered(&self) -> bool {
         let current = self.current.borrow();
         let live = current.as_ref().is_some_and(|link| self.recorder.is_live(link.key));
-        !live || self.client.borrow().unanswered() == 0
+        let old = self.old.borrow();
+        let old_waits = old.as_ref().is_some_and(|link| !link.greeted.get() && self.recorder.is_live(link.key));
+        !old_waits && (!live || self.client.borrow().unanswered() == 0)
     }
 
     /// What is unanswered, in words.
@@ -134,6 +138,7 @@ impl ClientDriver {
             unsent: RefCell::new(VecDeque::from([handshake])),
             more: LocalNotify::new(),
             closed: Cell::new(false),
+            greeted: Cell::new(false),
             heard_us: Cell::new(clock::monotonic_us()),
         });
         let before = self.current.replace(Some(link.clone()));
@@ -190,6 +195,7 @@ impl ClientDriver {
             let consumed = frames.consumed();
             partial.drain(..consumed);
             for body in bodies {
+                link.greeted.set(true);
                 self.recorder.received(link.key, &body);
                 if self.is_current(link) {
                     self.client.borrow_mut().on_frame(&body);

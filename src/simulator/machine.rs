@@ -81,6 +81,7 @@ impl Machine {
 
     /// Starts a server.
     pub(super) fn start(&self) {
+        self.disk.drop_clean_pages();
         let (config, options) = self.settings();
         self.recorder.starts(config.shards.unwrap_or(1), options.limits.transactions_of_first_epoch);
         let process = self.world.start_process(HOST, "server");

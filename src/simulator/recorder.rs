@@ -33,6 +33,11 @@ struct Notes {
     transactions_of_first_epoch: u32,
     /// A fault has broken the connection.
     broken: BTreeSet<ConnectionKey>,
+    /// Starts of the server so far, and of those the ones that are over.
+    starts: usize,
+    crashed_starts: usize,
+    /// Of each connection: the start of the server that it is with.
+    start_of: Vec<usize>,
     /// A fault is under way that ends the server when it strikes.
     may_end: bool,
     /// Of the life that starts.
@@ -53,6 +58,9 @@ impl Recorder {
             seen: Zxid::ZERO,
             transactions_of_first_epoch: u32::MAX,
             broken: BTreeSet::new(),
+            starts: 0,
+            crashed_starts: 0,
+            start_of: Vec::new(),
             may_end: false,
             shards: 0,
             ended: false,
@@ -85,6 +93,8 @@ impl Recorder {
             closed: None,
             wrong_password,
         });
+        let start = notes.starts;
+        notes.start_of.push(start);
         notes.history.connections.len() - 1
     }
 
@@ -118,8 +128,7 @@ impl Recorder {
         if notes.ended || notes.history.connections[key].closed.is_some() {
             return;
         }
-        let life = notes.history.connections[key].life;
-        let crashed = notes.history.lives.get(life).is_some_and(|life| life.crashed.is_some());
+        let crashed = notes.has_crashed(key);
         let by = match by {
             ClosedBy::Server if crashed || notes.may_end => ClosedBy::Crash,
             ClosedBy::Server if notes.broken.contains(&key) => ClosedBy::Client,
@@ -130,9 +139,7 @@ impl Recorder {
 
     /// True while the server that the connection is with has not crashed.
     pub(super) fn is_live(&self, key: ConnectionKey) -> bool {
-        let notes = self.notes();
-        let life = notes.history.connections[key].life;
-        notes.history.lives.get(life).is_none_or(|life| life.crashed.is_none())
+        !self.notes().has_crashed(key)
     }
 
     /// A fault breaks the open connections of a client: they do not tell everything that was sent.
@@ -149,6 +156,7 @@ impl Recorder {
     pub(super) fn crashed(&self) {
         let mut notes = self.notes();
         let at = notes.moment();
+        notes.crashed_starts = notes.starts;
         if let Some(life) = notes.history.lives.last_mut() {
             life.crashed.get_or_insert(at);
         }
@@ -158,6 +166,7 @@ impl Recorder {
     pub(super) fn starts(&self, shards: u16, transactions_of_first_epoch: u32) {
         let mut notes = self.notes();
         notes.transactions_of_first_epoch = transactions_of_first_epoch;
+        notes.starts += 1;
         notes.shards = shards.into();
         notes.may_end = false;
     }
@@ -192,12 +201,12 @@ impl Recorder {
         let mut notes = self.notes();
         notes.history.ended = notes.moment();
         notes.ended = true;
-        let (at, crashed) = (notes.history.ended, |life: &Life| life.crashed.is_some());
-        let crashed: Vec<bool> = notes.history.lives.iter().map(crashed).collect();
+        let at = notes.history.ended;
         // A machine that lost its power closes nothing.
-        let left = |connection: &&mut ClientConnection| connection.closed.is_none() && crashed[connection.life];
-        for connection in notes.history.connections.iter_mut().filter(left) {
-            connection.closed = Some((at, ClosedBy::Crash));
+        for key in 0..notes.history.connections.len() {
+            if notes.history.connections[key].closed.is_none() && notes.has_crashed(key) {
+                notes.history.connections[key].closed = Some((at, ClosedBy::Crash));
+            }
         }
     }
 
@@ -208,6 +217,11 @@ impl Recorder {
 }
 
 impl Notes {
+    /// True when the server that the connection is with is gone.
+    fn has_crashed(&self, key: ConnectionKey) -> bool {
+        self.start_of[key] <= self.crashed_starts
+    }
+
     /// A moment that comes after all earlier ones.
     fn moment(&mut self) -> Moment {
         self.step += 1;
@@ -222,6 +236,7 @@ impl Observer for Recorder {
         if let Some(key) = notes.by_address.get(&peer).copied() {
             notes.by_server_end.insert(connection, key);
             notes.history.connections[key].life = life;
+            notes.start_of[key] = notes.starts;
         }
     }
 

@@ -162,6 +162,31 @@ impl Contents {
         }
     }
 
+    /// The page cache forgets what is clean, and what is read next comes from the disk: of what failed syncs have left behind, each
+    /// sector is on the disk, or it is not.
+    pub(super) fn drop_clean_pages(&mut self, prng: &mut Prng) {
+        for (sector, versions) in &mut self.versions {
+            let Some(newest) = versions.iter().rposition(|version| version.given_up) else { continue };
+            let is_stored = prng.percent(50);
+            let start = sector * SECTOR_BYTES;
+            if is_stored {
+                let file_bytes = self.durable.len().max(start + SECTOR_BYTES);
+                self.durable.resize(file_bytes, 0);
+                store(&mut self.durable, *sector, versions[newest].write.sector(*sector));
+            }
+            versions.drain(..=newest);
+            if versions.is_empty() && start < self.cached.len() {
+                let end = self.cached.len().min(start + SECTOR_BYTES);
+                let mut bytes = [0; SECTOR_BYTES];
+                let durable = self.durable.get(start..).unwrap_or_default();
+                let known = durable.len().min(SECTOR_BYTES);
+                bytes[..known].copy_from_slice(&durable[..known]);
+                self.cached[start..end].copy_from_slice(&bytes[..end - start]);
+            }
+        }
+        self.versions.retain(|_, versions| !versions.is_empty());
+    }
+
     /// What a sync covers that begins before the change `next` happens.
     pub(super) fn sync_point(&self, next: ChangeNumber) -> SyncPoint {
         SyncPoint { below: next, file_bytes: self.cached.len() }

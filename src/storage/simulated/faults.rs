@@ -45,6 +45,15 @@ impl SimulatedDisk {
         format!("the disk lost its power, and of what was not synced {what}: {files} files of {files_before}")
     }
 
+    /// A process opens its files anew, and reads with direct IO what the disk has: the page cache keeps nothing of failed syncs.
+    pub fn drop_clean_pages(&self) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        for (_, inode) in state.names.files() {
+            inode.lock().drop_clean_pages(&mut state.prng);
+        }
+    }
+
     /// The sync that ends next fails, whatever it syncs: a file, a write that syncs itself, or a directory.
     pub fn fail_next_sync(&self) {
         self.lock().fail_next_sync = true;

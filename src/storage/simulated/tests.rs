@@ -261,6 +261,29 @@ fn after_a_failed_sync_a_later_one_succeeds_without_writing() {
     }
 }
 
+/// A server whose sync failed ends, and the next one reads its files with direct IO: what it reads is on the disk, or it is not, and
+/// what it has read stays.
+#[test]
+fn what_is_read_after_a_failed_sync_and_a_restart_survives_a_power_loss() {
+    let mut kept = BTreeSet::new();
+    for seed in 0..40 {
+        let (read, after) = in_world(seed, |_, disk| async move {
+            let file = durable_log(&disk, 1).await;
+            file.write_at(block(1), 0).await.unwrap();
+            disk.fail_next_sync();
+            file.sync().await.unwrap_err();
+            disk.drop_clean_pages();
+            let read = disk.cached_bytes(&log()).unwrap();
+            file.sync().await.unwrap();
+            disk.lose_power();
+            (read, disk.cached_bytes(&log()).unwrap())
+        });
+        assert_eq!(read, after, "seed {seed}");
+        kept.insert(read[0] == 1);
+    }
+    assert_eq!(kept, BTreeSet::from([false, true]));
+}
+
 /// What is written again after a failed sync can be synced; and old bytes never come back over it.
 #[test]
 fn what_is_written_again_after_a_failed_sync_is_durable_after_the_next() {
