@@ -190,6 +190,7 @@ impl Simulation {
     async fn come_to_rest(&self) -> Result<(), String> {
         self.clients.iter().for_each(|client| client.rest());
         self.machine.disk().set_full(false);
+        self.machine.disk().cancel_failed_sync();
         self.world.network().heal_all();
         self.until_answered().await?;
         self.clients.iter().for_each(ClientDriver::ask_last);
@@ -240,6 +241,7 @@ impl Simulation {
         if !self.sync_fails.replace(false) {
             return Err(format!("seed {}: the server ended: {reason}", self.setup.seed));
         }
+        self.machine.disk().cancel_failed_sync();
         self.machine.kill();
         let down_us = self.faults.borrow_mut().between(100, 50_000);
         pause_us(down_us).await;
