@@ -52,6 +52,7 @@ pub(super) fn recover(machine: &mut Machine, shards: u16, boot: u64) -> Result<R
             requests_per_connection_max: 12,
             output_bytes_max: 16 << 10,
             output_bytes_limit: 1 << 20,
+            reply_bytes_max: 4 << 20,
             read_cache_bytes_max,
         };
         Shard::new(config, DataTree::new(id, &map, boot), SessionTable::default(), Zxid::ZERO, Zxid::ZERO)

@@ -9,6 +9,7 @@
 //!
 //! - [`txn`]: what a committed transaction says: results, not intentions.
 //! - [`message`]: what shards and the sequencer say to each other.
+//! - [`peer`]: what shards say to each other.
 //! - [`request_pack`]: requests travel to the sequencer in packs.
 //! - [`KnownRecords`]: what has been proposed and not yet applied everywhere, and what need not be asked again.
 //! - [`OwnChanges`]: what the request that is being validated changes.
@@ -22,6 +23,7 @@
 mod known_records;
 pub mod message;
 mod own_changes;
+pub mod peer;
 pub mod prep;
 mod proposals;
 pub mod request_pack;
@@ -34,6 +36,8 @@ pub use own_changes::OwnChanges;
 pub use sequencer::{LocalRecords, Sequencer, SequencerConfig, SequencerOutputs, Target};
 pub use shard::{ApplyError, ConnectionState, Shard, ShardConfig, ShardOutputs};
 
+#[cfg(test)]
+mod output_tests;
 #[cfg(test)]
 mod test_server;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A whole server of pure cores in one place, for tests: messages are delivered when the test says so, and "disk" is instant.
 
-use super::message::{PeerMessage, ToSequencer, ToShard};
+use super::message::{ToSequencer, ToShard};
+use super::peer::PeerMessage;
 use super::sequencer::{Sequencer, SequencerConfig, SequencerOutputs, Target};
 use super::shard::{Shard, ShardConfig, ShardOutputs};
 use crate::base::{ShardId, Zxid};
@@ -64,6 +65,7 @@ impl TestServer {
                 requests_per_connection_max: 1000,
                 output_bytes_max: 1 << 20,
                 output_bytes_limit: 2 << 20,
+                reply_bytes_max: 4 << 20,
                 read_cache_bytes_max: 1 << 10,
             };
             let tree = DataTree::new(id, &map, 5);

@@ -12,11 +12,13 @@ use crate::base::ShardId;
 use crate::coordination::admin::{ConnectionStats, Whitelist};
 use crate::coordination::persistence::snapshot::SnapshotFiles;
 use crate::coordination::processor::message::{ToSequencer, ToShard};
+use crate::coordination::processor::peer::PeerMessage;
 use crate::coordination::processor::{Shard, ShardOutputs};
 use crate::metrics::Counters;
-use crate::runtime::{LocalNotify, MeshEnd, Queue, clock, spawn};
+use crate::runtime::{LocalNotify, MeshEnd, Queue, clock, spawn, yield_if_needed};
 use ahash::AHashMap;
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -30,6 +32,10 @@ pub struct ShardDriver {
     /// On shard 0 only.
     sequencer: RefCell<Option<Rc<SequencerDriver>>>,
     mesh: MeshEnd<ShardMessage>,
+    /// Messages of this shard to itself: the pieces of long work, one after the other.
+    own_work: RefCell<VecDeque<PeerMessage>>,
+    /// A task is at `own_work`.
+    working: Cell<bool>,
     words: Arc<Words>,
     connections: RefCell<AHashMap<u64, Rc<ClientConnection>>>,
     /// Sent output buffers, for reuse.
@@ -42,6 +48,8 @@ pub struct ShardDriver {
     loader: RefCell<Option<SnapshotLoader>>,
     started_ms: u64,
     serving: Cell<bool>,
+    /// This server must not go on: nothing is served any more.
+    stopped: Cell<bool>,
     /// Raised when [`ShardMessage::Serve`] has come.
     serve: LocalNotify,
     /// The first error that forbids going on.
@@ -67,6 +75,8 @@ impl ShardDriver {
             outputs: RefCell::new(ShardOutputs::default()),
             sequencer: RefCell::new(None),
             mesh,
+            own_work: RefCell::new(VecDeque::new()),
+            working: Cell::new(false),
             words,
             connections: RefCell::new(AHashMap::default()),
             spare: RefCell::new(Vec::new()),
@@ -77,6 +87,7 @@ impl ShardDriver {
             loader: RefCell::new(None),
             started_ms: clock::monotonic_ms(),
             serving: Cell::new(false),
+            stopped: Cell::new(false),
             serve: LocalNotify::new(),
             failed: RefCell::new(None),
             failure: LocalNotify::new(),
@@ -125,7 +136,7 @@ impl ShardDriver {
 
     /// True between the end of replay and the first failure.
     pub fn is_serving(&self) -> bool {
-        self.serving.get() && self.failed.borrow().is_none()
+        self.serving.get() && !self.stopped.get()
     }
 
     /// Makes this the shard that orders writes.
@@ -152,9 +163,11 @@ impl ShardDriver {
         }
     }
 
-    /// This server must not go on.
+    /// This server must not go on. It serves nothing from now on: what it would answer cannot be relied on.
     pub fn fail(&self, error: ServerError) {
+        self.stopped.set(true);
         self.failed.borrow_mut().get_or_insert(error);
+        self.close_connections();
         self.failure.notify();
     }
 
@@ -185,6 +198,9 @@ impl ShardDriver {
 
     /// A message from another shard; call [`ShardDriver::turn`] after the batch.
     pub fn deliver(self: &Rc<Self>, from: ShardId, message: ShardMessage) {
+        if self.stopped.get() {
+            return;
+        }
         match message {
             ShardMessage::ToShard(message) => self.apply(&message),
             ShardMessage::Peer(message) => {
@@ -272,12 +288,15 @@ impl ShardDriver {
 
     /// Ends a wake-up: delivers what the cores put out until nothing is left, publishes the position, sends what is ready.
     pub fn turn(self: &Rc<Self>) {
-        loop {
+        while !self.stopped.get() {
             self.deliver_outputs();
             // What the sequencer hands over is applied here at once, and may put out more.
             let sequencer = self.sequencer.borrow().clone();
             if sequencer.is_some_and(|sequencer| sequencer.advance(self)) || !self.outputs.borrow().is_quiet() {
                 continue;
+            }
+            if self.stopped.get() {
+                return;
             }
             self.publish();
             self.mesh.flush();
@@ -289,7 +308,7 @@ impl ShardDriver {
         }
     }
 
-    fn deliver_outputs(&self) {
+    fn deliver_outputs(self: &Rc<Self>) {
         let (requests, peers) = {
             let mut outputs = self.outputs.borrow_mut();
             let mut counters = self.counters.borrow_mut();
@@ -300,8 +319,31 @@ impl ShardDriver {
             self.to_sequencer(self.id(), message);
         }
         for (shard, message) in peers {
-            self.send(shard, ShardMessage::Peer(message));
+            if shard == self.id() {
+                self.work_later(message);
+            } else {
+                self.send(shard, ShardMessage::Peer(message));
+            }
         }
+    }
+
+    fn work_later(self: &Rc<Self>, message: PeerMessage) {
+        self.own_work.borrow_mut().push_back(message);
+        if !self.working.replace(true) {
+            spawn(Queue::Serving, self.clone().work());
+        }
+    }
+
+    /// Works off what this shard has asked of itself; between two pieces the others have their turn.
+    async fn work(self: Rc<Self>) {
+        loop {
+            let message = self.own_work.borrow_mut().pop_front();
+            let Some(message) = message else { break };
+            self.deliver(self.id(), ShardMessage::Peer(message));
+            self.turn();
+            yield_if_needed().await;
+        }
+        self.working.set(false);
     }
 
     fn publish(&self) {
@@ -313,6 +355,16 @@ impl ShardDriver {
     }
 
     fn send_output(self: &Rc<Self>) {
+        let refused = std::mem::take(&mut self.outputs.borrow_mut().refused_replies);
+        for number in refused {
+            let Some(connection) = self.connections.borrow().get(&number).cloned() else { continue };
+            tracing::warn!(
+                "{}: a request asks for a reply of more than {} bytes, which is the most that is sent (64 MiB, or twice \
+                 jute.maxbuffer); connection closed",
+                connection.peer(),
+                self.shard.borrow().reply_bytes_max()
+            );
+        }
         let dirty = std::mem::take(&mut self.outputs.borrow_mut().dirty);
         for number in &dirty {
             self.send_connection(*number);
@@ -342,10 +394,10 @@ impl ShardDriver {
         let (bytes, zxid) = self.step(|shard, out| shard.take_output(number, spare, out));
         self.words.raise_released(zxid);
         self.counters.borrow_mut().response_bytes += bytes.len() as u64;
-        connection.send(&bytes);
+        let spare = connection.send(bytes);
         let mut spares = self.spare.borrow_mut();
-        if spares.len() < SPARE_BUFFERS_MAX && bytes.capacity() <= SPARE_BUFFER_BYTES_MAX {
-            spares.push(bytes);
+        if spares.len() < SPARE_BUFFERS_MAX && spare.capacity() <= SPARE_BUFFER_BYTES_MAX {
+            spares.push(spare);
         }
         drop(spares);
         if self.shard.borrow().is_finished(number) {
@@ -362,7 +414,7 @@ impl ShardDriver {
 
     /// True when the connection's socket may be read now.
     pub fn wants_bytes(&self, number: u64) -> bool {
-        !self.words.is_held_back() && self.shard.borrow().wants_bytes(number)
+        !self.words.is_held_back() && !self.stopped.get() && self.shard.borrow().wants_bytes(number)
     }
 
     /// Bytes came in on a connection; call [`ShardDriver::turn`] afterwards. `Ok` is how many were consumed; an error closes

@@ -37,6 +37,7 @@ fn shards(count: u16) -> Vec<Shard> {
             requests_per_connection_max: 1000,
             output_bytes_max: 1 << 20,
             output_bytes_limit: 2 << 20,
+            reply_bytes_max: 4 << 20,
             read_cache_bytes_max: 1 << 20,
         };
         let tree = DataTree::new(id, &map, BOOT);

@@ -192,6 +192,8 @@ const OUTPUT_BYTES_MAX: usize = 1 << 20;
 /// Output of one connection at which it is cut off. Beyond [`OUTPUT_BYTES_MAX`] there are only events, and the replies to what was
 /// read before.
 const OUTPUT_BYTES_LIMIT: usize = 64 << 20;
+/// The longest reply, if `jute.maxbuffer` does not ask for more: a list of 760,000 children with names of 80 characters.
+const REPLY_BYTES_MAX: usize = 64 << 20;
 /// What the sequencer remembers of records, so that it need not ask for them again: some 30,000 of them.
 const REMEMBERED_BYTES_MAX: usize = 8 << 20;
 /// Largest write of one log flush.
@@ -310,8 +312,16 @@ fn shard_config(shared: &Shared, id: ShardId) -> ShardConfig {
         requests_per_connection_max: REQUESTS_PER_CONNECTION_MAX,
         output_bytes_max: OUTPUT_BYTES_MAX,
         output_bytes_limit: OUTPUT_BYTES_LIMIT,
+        reply_bytes_max: reply_bytes_max(shared.config.jute_max_buffer_bytes as usize),
         read_cache_bytes_max: (shared.config.read_cache_mib as usize) << 20,
     }
+}
+
+/// How long a reply may be. Clients refuse what is longer than their own `jute.maxbuffer`, which is to be set as the server's is
+/// (1 MiB in current clients, 4 MiB in older ones). Twice that leaves room for what surrounds a node's data, and the least is for
+/// clients without a limit.
+fn reply_bytes_max(jute_max_buffer_bytes: usize) -> usize {
+    jute_max_buffer_bytes.saturating_mul(2).clamp(REPLY_BYTES_MAX, i32::MAX as usize)
 }
 
 fn take<T>(slots: &Mutex<Vec<Option<T>>>, shard: ShardId) -> T {

@@ -18,7 +18,10 @@
 
 mod apply;
 mod connection;
+mod encode;
+mod gather;
 mod load;
+mod multi_read;
 mod output;
 mod read;
 mod read_cache;
@@ -29,7 +32,8 @@ mod turn;
 pub use apply::ApplyError;
 pub use connection::ConnectionState;
 
-use super::message::{Lookup, LookupAnswer, LookupKey, LookupValue, PeerMessage, ToSequencer, ToShard, WriteRequest};
+use super::message::{Lookup, LookupAnswer, LookupKey, LookupValue, ToSequencer, ToShard, WriteRequest};
+use super::peer::{GatherId, PeerMessage, PeerRead};
 use super::request_pack::{PackSize, RequestPack};
 use super::sequencer::LocalRecords;
 use crate::base::{SessionId, ShardId, Zxid};
@@ -40,7 +44,7 @@ use crate::coordination::watch::{Fired, WatchTable};
 use ahash::AHashMap;
 use connection::Connection;
 use core::net::IpAddr;
-use read::{Gather, Positions};
+use gather::{Gather, Positions};
 use read_cache::ReadCache;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -69,8 +73,11 @@ pub struct ShardConfig {
     /// Output of one connection that may wait to be sent, or be on its way, before its socket is no longer read and requests
     /// that were read have to wait.
     pub output_bytes_max: usize,
-    /// Output of one connection above which it is cut off: events come whether or not its client reads.
+    /// Output of one connection above which it is cut off: events come whether or not its client reads. Also what may be applied
+    /// while a read keeps its position because its client does not take what comes before it.
     pub output_bytes_limit: usize,
+    /// The longest reply: where a longer one is asked for, the connection is closed. Below 2 GiB, which is what a frame can say.
+    pub reply_bytes_max: usize,
     /// What may be kept of other shards' records, so that reads need not ask for them.
     pub read_cache_bytes_max: usize,
 }
@@ -84,6 +91,8 @@ pub struct ShardOutputs {
     pub to_peers: Vec<(ShardId, PeerMessage)>,
     /// Connections that have bytes to send or are finished.
     pub dirty: Vec<u64>,
+    /// Connections that are closed because a reply would be longer than `reply_bytes_max`.
+    pub refused_replies: Vec<u64>,
     /// How long requests that needed agreement took, from their turn to their reply.
     pub latencies_us: Vec<u64>,
     /// Of the last pack of requests for the sequencer.
@@ -123,12 +132,16 @@ pub struct Shard {
     /// End of the snapshot that was loaded: nothing is served below (rule C3).
     serve_from: Zxid,
     /// Reads of other shards that are ahead of this one.
-    parked: BTreeMap<Zxid, Vec<(ShardId, super::message::PeerRead)>>,
+    parked: BTreeMap<Zxid, Vec<(ShardId, PeerRead)>>,
     read_cache: ReadCache,
-    /// Reads that wait for other shards.
-    gathers: AHashMap<u32, Gather>,
-    next_gather: u32,
+    /// Reads that are not answered yet.
+    gathers: AHashMap<GatherId, Gather>,
+    next_gather: u64,
     positions: Positions,
+    /// Bytes of all transactions that were applied.
+    applied_bytes: u64,
+    /// A transaction could not be applied: nothing is served any more.
+    failed: Option<ApplyError>,
     /// Connections whose next request must not be served before this position.
     stalled: BTreeSet<(Zxid, u64)>,
     /// Connections that may go on since the current batch answered them.
@@ -161,6 +174,8 @@ impl Shard {
             gathers: AHashMap::default(),
             next_gather: 0,
             positions: Positions::default(),
+            applied_bytes: 0,
+            failed: None,
             stalled: BTreeSet::new(),
             resumed: Vec::new(),
             fired: Vec::new(),
@@ -207,6 +222,11 @@ impl Shard {
         self.tree.set_floor(floor);
     }
 
+    /// The longest reply that it sends.
+    pub fn reply_bytes_max(&self) -> usize {
+        self.config.reply_bytes_max
+    }
+
     /// Its part of the tree.
     pub fn tree(&self) -> &DataTree {
         &self.tree
@@ -243,16 +263,20 @@ impl Shard {
     /// The client is gone: its watches go, its session stays, and its timeout runs from when it was last heard of.
     pub fn disconnect(&mut self, number: u64) {
         self.watches.remove_connection(number);
-        let gone = self.connections.remove(&number);
-        self.heard.extend(gone.filter(|connection| connection.touched).map(|connection| connection.session));
+        let Some(mut gone) = self.connections.remove(&number) else { return };
+        self.abandon(gone.output.drop_all());
+        if gone.touched {
+            self.heard.push(gone.session);
+        }
     }
 
     /// True when the connection's socket should be read: neither its requests nor its output have piled up.
     pub fn wants_bytes(&self, number: u64) -> bool {
-        self.connections.get(&number).is_some_and(|connection| {
-            connection.requests() < self.config.requests_per_connection_max
-                && connection.output_bytes_expected() < self.config.output_bytes_max
-        })
+        self.failed.is_none()
+            && self.connections.get(&number).is_some_and(|connection| {
+                connection.requests() < self.config.requests_per_connection_max
+                    && connection.bytes_expected() < self.config.output_bytes_max
+            })
     }
 
     /// Takes what the connection can send now; `spare` becomes its next buffer. The zxid is the newest state that it tells of:
@@ -261,9 +285,14 @@ impl Shard {
     pub fn take_output(&mut self, number: u64, spare: Vec<u8>, out: &mut ShardOutputs) -> (Vec<u8>, Zxid) {
         let Some(connection) = self.connections.get_mut(&number) else { return (Vec::new(), Zxid::ZERO) };
         connection.dirty = false;
+        if self.failed.is_some() {
+            return (Vec::new(), Zxid::ZERO);
+        }
         let zxid = connection.output.ready().1;
         let bytes = connection.output.take_ready(spare);
-        if connection.can_resume() {
+        let resumes = connection.can_resume();
+        self.go_on_first(number, out);
+        if resumes {
             self.pump(number, out);
         }
         (bytes, zxid)
@@ -271,9 +300,11 @@ impl Shard {
 
     /// True when the connection must be closed: it is unknown, or has sent everything.
     pub fn is_finished(&self, number: u64) -> bool {
-        self.connections
-            .get(&number)
-            .is_none_or(|connection| connection.state == ConnectionState::Closing && connection.output.is_drained())
+        self.failed.is_some()
+            || self
+                .connections
+                .get(&number)
+                .is_none_or(|connection| connection.state == ConnectionState::Closing && connection.output.is_drained())
     }
 
     /// True when the connection's socket must be closed at once: its client does not take what it is sent.
@@ -333,8 +364,11 @@ impl Shard {
 
     /// A message from the sequencer. An error means that this server must not go on.
     pub fn on_sequencer(&mut self, message: &ToShard, out: &mut ShardOutputs) -> Result<(), ApplyError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
         match message {
-            ToShard::Batch(batch) => self.apply(batch, out),
+            ToShard::Batch(batch) => self.apply(batch, out).inspect_err(|error| self.failed = Some(error.clone())),
             ToShard::Lookup(lookup) => {
                 out.to_sequencer.push(ToSequencer::LookupAnswer(self.lookup(lookup)));
                 Ok(())
@@ -352,9 +386,13 @@ impl Shard {
 
     /// A message from another shard.
     pub fn on_peer(&mut self, from: ShardId, message: PeerMessage, out: &mut ShardOutputs) {
+        if self.failed.is_some() {
+            return;
+        }
         match message {
             PeerMessage::Read(read) => self.peer_read(from, read, out),
-            PeerMessage::Answer(answer) => self.peer_answer(answer, out),
+            PeerMessage::Answer(answer) => self.peer_answer(from, answer, out),
+            PeerMessage::GoOn(number) => self.pump(number, out),
         }
     }
 
@@ -369,8 +407,9 @@ impl Shard {
     fn close_now(&mut self, number: u64, out: &mut ShardOutputs) {
         self.watches.remove_connection(number);
         if let Some(connection) = self.connections.get_mut(&number) {
-            connection.close_now();
+            let gathers = connection.close_now();
             Self::mark_dirty(connection, out);
+            self.abandon(gathers);
         }
     }
 
@@ -378,10 +417,11 @@ impl Shard {
     fn cut_off(&mut self, number: u64, out: &mut ShardOutputs) {
         self.watches.remove_connection(number);
         if let Some(connection) = self.connections.get_mut(&number) {
-            connection.cut_off();
+            let gathers = connection.cut_off();
             // Also when it is dirty already: whoever has put it aside because its socket takes nothing must look again.
             connection.dirty = true;
             out.dirty.push(number);
+            self.abandon(gathers);
         }
     }
 
