@@ -339,7 +339,6 @@ impl Shard {
         } else if gather.job.is_complete() {
             self.finish(gather, out);
         } else {
-            coverage::mark("long-read-waited-for-its-place");
             self.gathers.insert(answer.gather, gather);
             self.go_on_first(number, out);
         }
@@ -405,7 +404,6 @@ impl Shard {
 
     /// A reply would be longer than any may be: its connection is closed, after what is ready for it.
     pub(super) fn refuse_reply(&mut self, number: u64, out: &mut ShardOutputs) {
-        coverage::mark("reply-too-long");
         out.refused_replies.push(number);
         self.close_now(number, out);
     }
@@ -451,7 +449,6 @@ impl Shard {
         holders.sort();
         holders.dedup();
         for number in holders {
-            coverage::mark("position-held-too-long");
             self.cut_off(number, out);
         }
     }

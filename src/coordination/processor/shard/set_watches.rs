@@ -223,7 +223,6 @@ impl Shard {
             Reply::Empty.encode_frame(xid, position, &mut bytes);
         } else if let Some(left) = self.connections.get_mut(&number).and_then(|connection| connection.arming.as_mut()) {
             left.under_way = false;
-            coverage::mark("set-watches-in-parts");
             out.to_peers.push((self.config.id, PeerMessage::GoOn(number)));
         }
         bytes
