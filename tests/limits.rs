@@ -7,7 +7,7 @@
 mod common;
 
 use common::{Client, PATIENCE, SHARD_COUNTS, ServerProcess, Session, Setup, TestDir, is_gone, wait_for};
-use ringkeeper::protocol::zookeeper::{CreateFlags, ErrorCode, Request};
+use ringkeeper::protocol::zookeeper::{Acl, AclVector, Create, CreateFlags, ErrorCode, MultiOp, Reply, Request};
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -238,6 +238,80 @@ fn slow_reader_costs_neither_memory_nor_the_time_of_others() {
             assert_eq!(slow.receive().expect("a reply").data().len(), data.len());
         }
         sender.join().expect("the sender did not panic").expect("everything was taken in the end");
+        server.stop();
+    }
+}
+
+/// One request of 55 KB names a node of a million bytes 2,300 times. The reply would have more than 2 GiB, and building it ended the
+/// process. It must end the connection only, and not be built.
+#[test]
+fn request_for_more_than_two_gigabytes_costs_a_connection_and_little_memory() {
+    /// The longest reply is of 64 MiB; it is held once, and while its last piece is added perhaps twice.
+    const GROWTH_BYTES_MAX: u64 = 256 << 20;
+    for shards in [1, 3] {
+        let (_directory, server) = start("multiread", shards, |_| ());
+        let mut other = Client::connect(server.address).expect("a connection");
+        assert_eq!(other.create("/m", &vec![1; 1_000_000], CreateFlags::PERSISTENT).expect("a reply").error, 0);
+        let before = server.resident_bytes();
+        let mut greedy = Client::connect(server.address).expect("a connection");
+        let parts = (0..2_300).map(|_| MultiOp::GetData { path: "/m" }).collect();
+        greedy.queue(&Request::MultiRead(parts));
+        greedy.flush().expect("sent");
+        let gone = greedy.receive().expect_err("the connection is closed");
+        assert!(is_gone(&gone), "{gone}");
+        let growth = server.resident_bytes().saturating_sub(before);
+        assert!(growth < GROWTH_BYTES_MAX, "the server grew by {} MiB", growth >> 20);
+        assert_eq!(other.get("/m").expect("a reply").data().len(), 1_000_000);
+        let log = server.stop();
+        assert_eq!(log.matches("asks for a reply of more than 67108864 bytes").count(), 1, "{log}");
+    }
+}
+
+/// A client writes 20 KB of requests for a long list, and reads nothing. With several shards a gigabyte of answers was built for it, and
+/// others waited for seconds.
+#[test]
+fn lists_for_a_client_that_does_not_read_cost_neither_memory_nor_the_time_of_others() {
+    const REQUESTS: usize = 390;
+    const CHILDREN: usize = 30_000;
+    /// Of the gigabyte asked for.
+    const GROWTH_BYTES_MAX: u64 = 64 << 20;
+    for shards in [1, 3] {
+        let (_directory, server) = start("lists", shards, |_| ());
+        let mut other = Client::connect(server.address).expect("a connection");
+        let mut scratch = Vec::new();
+        let acl = AclVector::from_acls(&[Acl::open()], &mut scratch);
+        assert_eq!(other.create("/d", b"", CreateFlags::PERSISTENT).expect("a reply").error, 0);
+        for some in (0..CHILDREN).collect::<Vec<_>>().chunks(500) {
+            let paths: Vec<String> = some.iter().map(|child| format!("/d/{child:080}")).collect();
+            for path in &paths {
+                let flags = CreateFlags::PERSISTENT;
+                other.queue(&Request::Create(Create { path, data: None, acl, flags, ttl_ms: None, with_stat: false }));
+            }
+            other.flush().expect("sent");
+            some.iter().for_each(|_| assert_eq!(other.receive().expect("a reply").error, 0));
+        }
+        let before = server.resident_bytes();
+        let mut slow = Client::connect(server.address).expect("a connection");
+        for _ in 0..REQUESTS {
+            slow.queue(&Request::GetChildren { path: "/d", watch: false, with_stat: false });
+        }
+        slow.flush().expect("sent");
+        let (mut peak, mut longest) = (0, Duration::ZERO);
+        for _ in 0..300 {
+            let since = Instant::now();
+            assert!(other.exists("/").expect("a reply"));
+            longest = longest.max(since.elapsed());
+            peak = peak.max(server.resident_bytes());
+        }
+        let growth = peak.saturating_sub(before);
+        assert!(growth < GROWTH_BYTES_MAX, "the server grew by {} MiB for {shards} shards", growth >> 20);
+        assert!(longest < Duration::from_secs(1), "another client waited for {longest:?}");
+        // It was slow, not wrong.
+        for _ in 0..REQUESTS {
+            let answer = slow.receive().expect("a reply");
+            let Reply::Children(names) = answer.reply() else { panic!("a list of children") };
+            assert_eq!(names.len(), CHILDREN);
+        }
         server.stop();
     }
 }

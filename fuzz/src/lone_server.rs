@@ -45,6 +45,7 @@ impl LoneServer {
             output_bytes_max: OUTPUT_BYTES_MAX,
             output_bytes_limit: usize::MAX,
             outstanding_requests_max: usize::MAX,
+            reply_bytes_max: 1 << 20,
             read_cache_bytes_max: 0,
         };
         let tree = DataTree::new(ShardId(0), &map, 5);
@@ -87,7 +88,10 @@ impl LoneServer {
             if std::mem::take(&mut out.dirty).contains(&self.number) {
                 self.send(&mut out);
             }
-            if out.to_sequencer.is_empty() && out.dirty.is_empty() {
+            for (_, message) in std::mem::take(&mut out.to_peers) {
+                self.shard.on_peer(ShardId(0), message, &mut out);
+            }
+            if out.to_sequencer.is_empty() && out.to_peers.is_empty() && out.dirty.is_empty() {
                 return;
             }
         }

@@ -119,6 +119,7 @@ impl Machine {
             requests_per_connection_max: 12,
             output_bytes_max: 16 << 10,
             output_bytes_limit: 1 << 20,
+            reply_bytes_max: 1 << 20,
             remembered_bytes_max: schedule.choose(&caches),
             slice_steps: schedule.choose(&[1, 3, 512]),
             flush_bytes_max: 16 << 10,

@@ -28,6 +28,11 @@ pub struct AuthConfig {
     pub digest_algorithm: DigestAlgorithm,
 }
 
+/// Identities of one connection: every check of an access list compares with all of them.
+const IDENTITIES_MAX: usize = 100;
+/// Entries of a list at which `auth` is not replaced by identities any more: the product of the two is chosen by a client.
+const ACL_ENTRIES_EXPANDED_MAX: usize = 10_000;
+
 /// The identities that a connection has proved; shared with the requests that it has under way.
 pub type Identities = Arc<Vec<Id>>;
 
@@ -86,7 +91,7 @@ impl AuthConfig {
                 "auth" => {
                     let authenticated = identities.iter().filter(|id| id.scheme == "digest" && !self.digest_disabled);
                     fixed.extend(authenticated.map(|id| Acl { perms: acl.perms, id: id.clone() }));
-                    if fixed.len() == before {
+                    if fixed.len() == before || fixed.len() > ACL_ENTRIES_EXPANDED_MAX {
                         return Err(InvalidAcl);
                     }
                 }
@@ -107,6 +112,9 @@ impl AuthConfig {
         match scheme {
             "digest" if !self.digest_disabled => {
                 let id = digest_id(self.digest_algorithm, auth);
+                if identities.len() >= IDENTITIES_MAX {
+                    return Err(AuthFailed);
+                }
                 let mut proved = identities.to_vec();
                 if self.super_digest.as_deref() == Some(id.as_str()) {
                     add(&mut proved, Id::new("super", ""));
@@ -193,6 +201,22 @@ mod tests {
             assert_eq!(fix(&AuthConfig::default(), std::slice::from_ref(&bad), &[]), Err(InvalidAcl), "{bad:?}");
         }
         assert_eq!(fix(&AuthConfig::default(), &[], &[]), Err(InvalidAcl));
+    }
+
+    /// A list of one packet may have tens of thousands of different entries, each of them "auth", and a connection may prove as many
+    /// identities as it likes: neither the time nor the memory may be the product of the two.
+    #[test]
+    fn list_that_multiplies_identities_is_refused() {
+        let config = AuthConfig::default();
+        let mut ids = initial_identities("127.0.0.1".parse().unwrap());
+        for user in 0..90 {
+            ids = config.authenticate("digest", format!("user{user}:secret").as_bytes(), &ids).unwrap();
+        }
+        let list: Vec<Acl> = (0..40_000).map(|perms| acl(perms, "auth", "")).collect();
+        assert_eq!(fix(&config, &list, &ids), Err(InvalidAcl));
+        assert_eq!(fix(&config, &list[..100], &ids).unwrap().len(), 9_000);
+        let many = (0..200).try_fold(ids, |ids, user| config.authenticate("digest", &[b'a', b':', user], &ids));
+        assert_eq!(many, Err(AuthFailed));
     }
 
     /// The super user's digest adds an identity that passes every check.

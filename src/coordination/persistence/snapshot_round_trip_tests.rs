@@ -36,6 +36,7 @@ fn shards(count: u16) -> Vec<Shard> {
             output_bytes_max: 1 << 20,
             output_bytes_limit: 2 << 20,
             outstanding_requests_max: usize::MAX,
+            reply_bytes_max: 4 << 20,
             read_cache_bytes_max: 1 << 20,
         };
         let tree = DataTree::new(id, &map, BOOT);

@@ -1,16 +1,15 @@
 //! What shards and the sequencer say to each other.
 //!
 //! Three kinds of FIFO: from every shard to the sequencer ([`ToSequencer`]), from the sequencer to every shard ([`ToShard`]:
-//! batches *and* lookups, so that a lookup never overtakes a commit, rule B1), and between any two shards
-//! ([`PeerMessage`]).
+//! batches *and* lookups, so that a lookup never overtakes a commit, rule B1), and from every shard to every shard
+//! ([`PeerMessage`](super::peer::PeerMessage)).
 
 use super::request_pack::RequestPack;
 use crate::base::{ConnectionId, SessionId, Zxid};
 use crate::coordination::auth::Identities;
-use crate::coordination::tree::{AclHash, NodeImage};
+use crate::coordination::tree::NodeImage;
 use crate::protocol::zookeeper::ErrorCode;
 use bytes::Bytes;
-use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// Names a request for ever: a connection of one process life, and the request's number on it (rule B5). The handshake is
@@ -170,81 +169,4 @@ pub enum LookupValue {
     Node(Option<NodeImage>),
     /// Sorted paths.
     Ephemerals(Vec<Box<str>>),
-}
-
-/// Between shards.
-#[derive(Clone, Debug)]
-pub enum PeerMessage {
-    /// Please answer as of `position`.
-    Read(PeerRead),
-    /// The answer to a [`PeerRead`].
-    Answer(PeerAnswer),
-}
-
-/// A read, or the part of one, sent to the owner of its records.
-#[derive(Clone, Debug)]
-pub struct PeerRead {
-    /// Returned with the answer.
-    pub ticket: u64,
-    /// The position `s` of the read.
-    pub position: Zxid,
-    /// Who asks.
-    pub identities: Identities,
-    /// What is asked.
-    pub what: ReadKind,
-    /// Of which nodes; one, except for [`ReadKind::Brief`].
-    pub paths: SmallVec<[Box<str>; 1]>,
-}
-
-/// What a read asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadKind {
-    /// exists
-    Exists,
-    /// getData
-    Data,
-    /// getChildren
-    Children,
-    /// getChildren2
-    ChildrenAndStat,
-    /// getACL
-    Acl,
-    /// What setWatches compares with; no permission is needed.
-    Brief,
-}
-
-/// The answer to a [`PeerRead`].
-#[derive(Clone, Debug)]
-pub struct PeerAnswer {
-    /// Of the question.
-    pub ticket: u64,
-    /// What was asked about, for [`ReadKind::Data`]: the answer may be kept.
-    pub path: Option<Box<str>>,
-    /// What was found.
-    pub result: ReadResult,
-}
-
-/// What a read found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReadResult {
-    /// The reply.
-    Body {
-        /// Its encoded body.
-        bytes: Vec<u8>,
-        /// The list that allowed it.
-        acl: AclHash,
-    },
-    /// Why there is none.
-    Error(ErrorCode),
-    /// For [`ReadKind::Brief`]: in the order of the paths; `None` where nothing is.
-    Brief(Vec<Option<BriefStat>>),
-}
-
-/// What setWatches compares with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BriefStat {
-    /// Data last set by.
-    pub mzxid: Zxid,
-    /// Children last changed by.
-    pub pzxid: Zxid,
 }

@@ -9,6 +9,7 @@
 //!
 //! - [`txn`]: what a committed transaction says: results, not intentions.
 //! - [`message`]: what shards and the sequencer say to each other.
+//! - [`peer`]: what shards say to each other.
 //! - [`request_pack`]: requests travel to the sequencer in packs.
 //! - [`CommitLog`]: what every server has: the proposals, and the marks proposed, durable, committed, handed, applied.
 //! - `leadership`: what one epoch has: the queue, prep and what it stands on, the sessions' authority.
@@ -25,6 +26,7 @@ mod commit_log;
 mod hold_back;
 mod leadership;
 pub mod message;
+pub mod peer;
 pub mod request_pack;
 mod sequencer;
 mod shard;
@@ -42,6 +44,8 @@ pub use stall_detector::{Progress, StallDetector, StallNews, WaitsFor};
 
 #[cfg(test)]
 mod counting_tests;
+#[cfg(test)]
+mod output_tests;
 #[cfg(test)]
 mod scaling_tests;
 #[cfg(test)]

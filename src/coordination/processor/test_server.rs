@@ -1,7 +1,8 @@
 //! A whole server of pure cores in one place, for tests: messages are delivered when the test says so, and "disk" is instant.
 
 use super::admission::{Admission, AdmissionNews, Admitted, Room};
-use super::message::{PeerMessage, ToSequencer, ToShard};
+use super::message::{ToSequencer, ToShard};
+use super::peer::PeerMessage;
 use super::scaling_tests::Counting;
 use super::sequencer::{SLICE_STEPS, Sequencer, SequencerConfig, SequencerOutputs, Target, Turn};
 use super::shard::{Shard, ShardConfig, ShardOutputs};
@@ -89,6 +90,7 @@ impl TestServer {
                 output_bytes_max: 1 << 20,
                 output_bytes_limit: 2 << 20,
                 outstanding_requests_max,
+                reply_bytes_max: 4 << 20,
                 read_cache_bytes_max: 1 << 10,
             };
             let tree = DataTree::new(id, &map, 5);

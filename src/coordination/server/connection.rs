@@ -76,20 +76,27 @@ impl ClientConnection {
 
     /// Sends as much as the socket takes now; the rest is sent by the writing task. Only when it is
     /// [writable](ClientConnection::is_writable).
-    pub fn send(&self, bytes: &[u8]) {
+    /// Gives a buffer for reuse.
+    pub fn send(&self, mut bytes: Vec<u8>) -> Vec<u8> {
         debug_assert!(self.is_writable(), "bytes leave in the order in which they came");
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            match self.socket.try_write(rest) {
-                Ok(sent) => rest = &rest[sent..],
+        let mut sent = 0;
+        while sent < bytes.len() {
+            match self.socket.try_write(&bytes[sent..]) {
+                Ok(taken) => sent += taken,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                Err(_) => return self.close(),
+                Err(_) => {
+                    self.close();
+                    return bytes;
+                }
             }
         }
-        if !rest.is_empty() {
-            self.unsent.borrow_mut().extend_from_slice(rest);
-            self.unsent_notify.notify();
+        if sent == bytes.len() {
+            return bytes;
         }
+        // A long reply is held once, not twice.
+        bytes.drain(..sent);
+        self.unsent_notify.notify();
+        self.unsent.replace(bytes)
     }
 
     /// Closes the socket once everything is sent.

@@ -12,6 +12,9 @@ pub struct Limits {
     /// Output of one connection at which it is cut off, in bytes. Beyond [`Limits::output_bytes_max`] there are only events, and the
     /// replies to what was read before.
     pub output_bytes_limit: usize,
+    /// The longest reply in bytes, if `jute.maxbuffer` does not ask for more: 64 MiB are a list of 760,000 children with names of 80
+    /// characters.
+    pub reply_bytes_max: usize,
     /// What the sequencer remembers of records, in bytes, so that it need not ask for them again.
     pub remembered_bytes_max: usize,
     /// Steps of validation in one go; see [`SLICE_STEPS`].
@@ -34,6 +37,7 @@ impl Default for Limits {
             requests_per_connection_max: 1000,
             output_bytes_max: 1 << 20,
             output_bytes_limit: 64 << 20,
+            reply_bytes_max: 64 << 20,
             remembered_bytes_max: 8 << 20,
             slice_steps: SLICE_STEPS,
             flush_bytes_max: 1 << 20,

@@ -4,7 +4,8 @@ use super::report::ShardReport;
 use super::snapshots::PartOutcome;
 use crate::base::Zxid;
 use crate::coordination::persistence::snapshot_format::Manifest;
-use crate::coordination::processor::message::{PeerMessage, ToSequencer, ToShard};
+use crate::coordination::processor::message::{ToSequencer, ToShard};
+use crate::coordination::processor::peer::PeerMessage;
 use bytes::Bytes;
 use std::sync::Arc;
 

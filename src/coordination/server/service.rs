@@ -98,9 +98,17 @@ fn shard_config(shared: &Coordination, id: ShardId) -> ShardConfig {
         requests_per_connection_max: limits.requests_per_connection_max,
         output_bytes_max: limits.output_bytes_max,
         output_bytes_limit: limits.output_bytes_limit,
+        reply_bytes_max: reply_bytes_max(limits.reply_bytes_max, shared.config.jute_max_buffer_bytes as usize),
         outstanding_requests_max: shared.config.global_outstanding_limit as usize,
         read_cache_bytes_max: limits.read_cache_bytes_max.unwrap_or((shared.config.read_cache_mib as usize) << 20),
     }
+}
+
+/// How long a reply may be. Clients refuse what is longer than their own `jute.maxbuffer`, which is to be set as the server's is
+/// (1 MiB in current clients, 4 MiB in older ones). Twice that leaves room for what surrounds a node's data, and the least is for
+/// clients without a limit.
+fn reply_bytes_max(least: usize, jute_max_buffer_bytes: usize) -> usize {
+    jute_max_buffer_bytes.saturating_mul(2).clamp(least, i32::MAX as usize)
 }
 
 async fn serve_shard(shared: &Arc<Coordination>, mut place: Place) -> Result<(), ServerError> {

@@ -12,12 +12,14 @@ use crate::base::ShardId;
 use crate::coordination::admin::{ConnectionStats, FourLetterWord, Whitelist};
 use crate::coordination::persistence::snapshot::SnapshotFiles;
 use crate::coordination::persistence::snapshot_loader::{PartFault, SnapshotLoader};
-use crate::coordination::processor::message::{PeerMessage, ToSequencer, ToShard};
+use crate::coordination::processor::message::{ToSequencer, ToShard};
+use crate::coordination::processor::peer::PeerMessage;
 use crate::coordination::processor::{Shard, ShardOutputs};
 use crate::metrics::Counters;
-use crate::runtime::{LocalNotify, MeshEnd, Queue, clock, spawn};
+use crate::runtime::{LocalNotify, MeshEnd, Queue, clock, spawn, yield_if_needed};
 use ahash::AHashMap;
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -31,6 +33,10 @@ pub struct ShardDriver {
     /// On shard 0 only.
     sequencer: RefCell<Option<Rc<SequencerDriver>>>,
     mesh: MeshEnd<ShardMessage>,
+    /// Messages of this shard to itself: the pieces of long work, one after the other.
+    own_work: RefCell<VecDeque<PeerMessage>>,
+    /// A task is at `own_work`.
+    working: Cell<bool>,
     words: Arc<Words>,
     connections: RefCell<AHashMap<u64, Rc<ClientConnection>>>,
     /// Sent output buffers, for reuse.
@@ -44,6 +50,8 @@ pub struct ShardDriver {
     loader: RefCell<Option<SnapshotLoader>>,
     started_ms: u64,
     serving: Cell<bool>,
+    /// This server must not go on: nothing is served any more.
+    stopped: Cell<bool>,
     /// Raised when [`ShardMessage::Serve`] has come.
     serve: LocalNotify,
     /// The first error that forbids going on.
@@ -70,6 +78,8 @@ impl ShardDriver {
             outputs: RefCell::new(ShardOutputs::default()),
             sequencer: RefCell::new(None),
             mesh,
+            own_work: RefCell::new(VecDeque::new()),
+            working: Cell::new(false),
             words,
             connections: RefCell::new(AHashMap::default()),
             spare: RefCell::new(Vec::new()),
@@ -81,6 +91,7 @@ impl ShardDriver {
             loader: RefCell::new(None),
             started_ms: clock::monotonic_ms(),
             serving: Cell::new(false),
+            stopped: Cell::new(false),
             serve: LocalNotify::new(),
             failed: RefCell::new(None),
             failure: LocalNotify::new(),
@@ -129,7 +140,7 @@ impl ShardDriver {
 
     /// True between the end of replay and the first failure.
     pub fn is_serving(&self) -> bool {
-        self.serving.get() && self.failed.borrow().is_none()
+        self.serving.get() && !self.stopped.get()
     }
 
     /// Makes this the shard that orders writes.
@@ -159,9 +170,11 @@ impl ShardDriver {
         }
     }
 
-    /// This server must not go on.
+    /// This server must not go on. It serves nothing from now on: what it would answer cannot be relied on.
     pub fn fail(&self, error: ServerError) {
+        self.stopped.set(true);
         self.failed.borrow_mut().get_or_insert(error);
+        self.close_connections();
         self.failure.notify();
     }
 
@@ -192,6 +205,9 @@ impl ShardDriver {
 
     /// A message from another shard; call [`ShardDriver::turn`] after the batch.
     pub fn deliver(self: &Rc<Self>, from: ShardId, message: ShardMessage) {
+        if self.stopped.get() {
+            return;
+        }
         match message {
             ShardMessage::ToShard(message) => self.apply(&message),
             ShardMessage::Peer(message) => {
@@ -286,12 +302,15 @@ impl ShardDriver {
 
     /// Ends a wake-up: delivers what the cores put out until nothing is left, publishes the position, sends what is ready.
     pub fn turn(self: &Rc<Self>) {
-        loop {
+        while !self.stopped.get() {
             self.deliver_outputs();
             // What the sequencer hands over is applied here at once, and may put out more.
             let sequencer = self.sequencer.borrow().clone();
             if sequencer.is_some_and(|sequencer| sequencer.advance(self)) || !self.outputs.borrow().is_quiet() {
                 continue;
+            }
+            if self.stopped.get() {
+                return;
             }
             self.publish();
             self.mesh.flush();
@@ -303,7 +322,7 @@ impl ShardDriver {
         }
     }
 
-    fn deliver_outputs(&self) {
+    fn deliver_outputs(self: &Rc<Self>) {
         let (requests, peers) = {
             let mut outputs = self.outputs.borrow_mut();
             let mut counters = self.counters.borrow_mut();
@@ -314,8 +333,31 @@ impl ShardDriver {
             self.to_sequencer(self.id(), message);
         }
         for (shard, message) in peers {
-            self.send(shard, ShardMessage::Peer(message));
+            if shard == self.id() {
+                self.work_later(message);
+            } else {
+                self.send(shard, ShardMessage::Peer(message));
+            }
         }
+    }
+
+    fn work_later(self: &Rc<Self>, message: PeerMessage) {
+        self.own_work.borrow_mut().push_back(message);
+        if !self.working.replace(true) {
+            spawn(Queue::Serving, self.clone().work());
+        }
+    }
+
+    /// Works off what this shard has asked of itself; between two pieces the others have their turn.
+    async fn work(self: Rc<Self>) {
+        loop {
+            let message = self.own_work.borrow_mut().pop_front();
+            let Some(message) = message else { break };
+            self.deliver(self.id(), ShardMessage::Peer(message));
+            self.turn();
+            yield_if_needed().await;
+        }
+        self.working.set(false);
     }
 
     fn publish(&self) {
@@ -329,6 +371,16 @@ impl ShardDriver {
     }
 
     fn send_output(self: &Rc<Self>) {
+        let refused = std::mem::take(&mut self.outputs.borrow_mut().refused_replies);
+        for number in refused {
+            let Some(connection) = self.connections.borrow().get(&number).cloned() else { continue };
+            tracing::warn!(
+                "{}: a request asks for a reply of more than {} bytes, which is the most that is sent (64 MiB, or twice \
+                 jute.maxbuffer); connection closed",
+                connection.peer(),
+                self.shard.borrow().reply_bytes_max()
+            );
+        }
         let dirty = std::mem::take(&mut self.outputs.borrow_mut().dirty);
         for number in &dirty {
             self.send_connection(*number);
@@ -358,10 +410,10 @@ impl ShardDriver {
         let (bytes, zxid) = self.step(|shard, out| shard.take_output(number, spare, out));
         self.words.raise_released(zxid);
         self.counters.borrow_mut().response_bytes += connection.reply_bytes(&bytes);
-        connection.send(&bytes);
+        let spare = connection.send(bytes);
         let mut spares = self.spare.borrow_mut();
-        if spares.len() < SPARE_BUFFERS_MAX && bytes.capacity() <= SPARE_BUFFER_BYTES_MAX {
-            spares.push(bytes);
+        if spares.len() < SPARE_BUFFERS_MAX && spare.capacity() <= SPARE_BUFFER_BYTES_MAX {
+            spares.push(spare);
         }
         drop(spares);
         if self.shard.borrow().is_finished(number) {
@@ -378,7 +430,7 @@ impl ShardDriver {
 
     /// True when the connection's socket may be read now.
     pub fn wants_bytes(&self, number: u64) -> bool {
-        !self.words.is_held_back() && self.shard.borrow().wants_bytes(number)
+        !self.words.is_held_back() && !self.stopped.get() && self.shard.borrow().wants_bytes(number)
     }
 
     /// Bytes came in on a connection; call [`ShardDriver::turn`] afterwards. `Ok` is how many were consumed; an error closes

@@ -7,7 +7,7 @@
 use ecow::EcoString;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 /// A set of names.
 #[derive(Debug, Default)]
@@ -109,11 +109,26 @@ impl ChildSet {
 
     /// Calls `visit` with every name, in order of their bytes.
     pub fn for_each(&self, mut visit: impl FnMut(&str)) {
+        let _ = self.try_for_each(None, |name| {
+            visit(name);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// Calls `visit` with every name that comes behind `after`, in order of their bytes, until it breaks.
+    pub fn try_for_each(&self, after: Option<&str>, mut visit: impl FnMut(&str) -> ControlFlow<()>) -> ControlFlow<()> {
+        let from = after.and_then(|after| self.rest.range::<str, _>(up_to(after)).next_back()).map(|(key, _)| &**key);
+        let first = if from.is_none() { Some(&self.first) } else { None };
+        let rest = (from.map_or(Bound::Unbounded, Bound::Included), Bound::Unbounded);
+        let pages = first.into_iter().chain(self.rest.range::<str, _>(rest).map(|(_, page)| page));
         let mut name = Vec::new();
-        for entry in std::iter::once(&self.first).chain(self.rest.values()).flat_map(Page::entries) {
+        for entry in pages.flat_map(Page::entries) {
             entry.spell(&mut name);
-            visit(as_str(&name));
+            if after.is_none_or(|after| name.as_slice() > after.as_bytes()) {
+                visit(as_str(&name))?;
+            }
         }
+        ControlFlow::Continue(())
     }
 }
 
@@ -396,7 +411,17 @@ mod tests {
                 prop_assert_eq!(set.contains(name), *added);
                 prop_assert_eq!(set.len(), model.len());
             }
-            prop_assert_eq!(set.to_vec(), model.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(set.to_vec(), model.iter().cloned().collect::<Vec<_>>());
+            // A long list is read in pieces, each from the last name of the one before, which may be gone by then.
+            for (_, after) in changes.iter().step_by(7) {
+                let mut found = Vec::new();
+                let _ = set.try_for_each(Some(after), |name| {
+                    found.push(name.to_owned());
+                    if found.len() < 5 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                });
+                let behind = model.range::<String, _>((Bound::Excluded(after), Bound::Unbounded));
+                prop_assert_eq!(found, behind.take(5).cloned().collect::<Vec<_>>());
+            }
         }
 
         /// A snapshot names children in any order, and some twice: what is loaded must be the set that was saved, and must go on as any

@@ -150,6 +150,12 @@ impl DataTree {
         self.history.set_keeping(keeping);
     }
 
+    /// A server with one shard reads in the past only while a long read is under way: how to undo changes above `position`, which
+    /// is where the tree is, is kept from now on.
+    pub fn keep_history_above(&mut self, position: Zxid) {
+        self.history.keep_above(position);
+    }
+
     /// Forgets how to undo changes up to `floor`; changes up to it are not kept at all.
     pub fn set_floor(&mut self, floor: Zxid) {
         self.history.set_floor(floor);
@@ -317,6 +323,7 @@ fn body_bytes(node: &Node) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ops::ControlFlow;
 
     const OPEN: AclRef = AclTable::OPEN;
 
@@ -361,12 +368,49 @@ mod tests {
         let view = at(11).unwrap();
         assert_eq!((view.data(), view.num_children(), view.stat().aversion), (Some(&b"one"[..]), 1, 0));
         let mut names = Vec::new();
-        view.for_each_child(|name| names.push(name.to_owned()));
+        let _ = view.try_for_each_child(None, |name| {
+            names.push(name.to_owned());
+            ControlFlow::Continue(())
+        });
         assert_eq!(names, ["x"]);
         assert_eq!(view.stat().pzxid, Zxid(11));
         assert_eq!(at(12).unwrap().data(), Some(&b"two"[..]));
         assert_eq!((at(14).unwrap().num_children(), at(13).unwrap().num_children()), (0, 1));
         assert_eq!(at(16).unwrap().data(), None);
+    }
+
+    /// A long list is read in pieces, and the set changes between two of them: each name that was there at the position must come
+    /// once, also one that is removed after it came, or added again, and no other.
+    #[test]
+    fn list_read_in_pieces_is_the_list_as_of_one_position() {
+        let mut tree = tree();
+        tree.keep_history_above(Zxid(9));
+        tree.apply_create(Zxid(10), "/a", None, OPEN, &created(10));
+        let name = |i: u64| format!("n{i:03}");
+        assert!((0..200).all(|i| tree.apply_child(Zxid(11), "/a", &name(i), true, 1)));
+        tree.set_floor(Zxid(11));
+        let (mut names, mut zxid) = (Vec::<String>::new(), 12);
+        loop {
+            let before = names.len();
+            let view = tree.view("/a", Zxid(11)).unwrap();
+            assert_eq!(view.num_children(), 200);
+            let after = names.last().cloned();
+            let _ = view.try_for_each_child(after.as_deref(), |name| {
+                names.push(name.to_owned());
+                if names.len() < before + 7 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+            if names.len() == before {
+                break;
+            }
+            // What has come, what comes next and what was never there change in turn.
+            for i in [before as u64, before as u64 + 9, 500 + before as u64] {
+                let added = i >= 200;
+                tree.apply_child(Zxid(zxid), "/a", &name(i), added, 1);
+                tree.apply_child(Zxid(zxid + 1), "/a", &name(i), !added && i % 2 == 0, 1);
+                zxid += 2;
+            }
+        }
+        assert_eq!(names, (0..200).map(name).collect::<Vec<_>>());
     }
 
     /// Keeping before-images below the floor would leak memory; keeping none at or above it would break reads.

@@ -11,6 +11,7 @@ use super::node::{Body, Node, NodeStat};
 use crate::base::Zxid;
 use ahash::RandomState;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::{Bound, ControlFlow};
 
 /// How to undo one change of one record.
 #[derive(Debug)]
@@ -90,6 +91,12 @@ impl History {
         self.first += self.changes.len() as u64;
         self.changes.clear();
         self.newest.resize(CHAINS, 0);
+    }
+
+    /// Keeps changes above `position` from now on; there were none to keep before.
+    pub(super) fn keep_above(&mut self, position: Zxid) {
+        self.set_keeping(true);
+        self.floor = position;
     }
 
     /// Keeps how to undo the change that `zxid` made.
@@ -212,18 +219,29 @@ impl<'a> NodeView<'a> {
         count
     }
 
-    /// Calls `visit` with its children's names, in no particular order.
-    pub fn for_each_child(&self, mut visit: impl FnMut(&str)) {
+    /// Calls `visit` with its children's names that come behind `after`, in order of their bytes, until it breaks.
+    pub fn try_for_each_child(
+        &self,
+        after: Option<&str>,
+        mut visit: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        // Those that were there and are no more have their places among the others.
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let gone = |(name, present): &(&&str, &bool)| **present && !self.is_child_now(name);
+        let mut gone =
+            self.undone.range::<str, _>((from, Bound::Unbounded)).filter(gone).map(|(name, _)| *name).peekable();
         if let Some(children) = self.children {
-            children.for_each(|name| {
-                if self.undone.get(name).is_none_or(|present| *present) {
-                    visit(name);
+            children.try_for_each(after, |name| {
+                while let Some(before) = gone.next_if(|gone| *gone < name) {
+                    visit(before)?;
                 }
-            });
+                if self.undone.get(name).is_none_or(|present| *present) {
+                    visit(name)
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })?;
         }
-        self.undone
-            .iter()
-            .filter(|(name, present)| **present && !self.is_child_now(name))
-            .for_each(|(name, _)| visit(name));
+        gone.try_for_each(visit)
     }
 }

@@ -36,9 +36,9 @@ impl<'b> Output<'b> {
         self.raw(&value.to_be_bytes());
     }
 
-    /// A count or a length. Panics above `i32::MAX`: nothing we hold in one piece is that large.
+    /// A count or a length. The wire can say `i32::MAX` at most: whoever appends must stay below, and nobody is sent what does not.
     pub fn len(&mut self, value: usize) {
-        self.i32(i32::try_from(value).expect("a length fits 31 bits"));
+        self.i32(i32::try_from(value).unwrap_or(i32::MAX));
     }
 
     /// A buffer; null is -1.
@@ -57,12 +57,12 @@ impl<'b> Output<'b> {
         self.buffer(Some(value.as_bytes()));
     }
 
-    /// Writes a length-prefixed frame around what `body` appends.
+    /// Writes a length-prefixed frame around what `body` appends. The length of a frame is bounded as [`Output::len`] says.
     pub fn framed(&mut self, body: impl FnOnce(&mut Output<'_>)) {
         let start = self.buffer.len();
         self.i32(0);
         body(self);
-        let len = i32::try_from(self.buffer.len() - start - 4).expect("a frame fits 31 bits");
+        let len = i32::try_from(self.buffer.len() - start - 4).unwrap_or(i32::MAX);
         self.buffer[start..start + 4].copy_from_slice(&len.to_be_bytes());
     }
 }

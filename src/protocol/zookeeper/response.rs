@@ -23,13 +23,18 @@ impl ReplyHeader {
     /// Size on the wire.
     pub const BYTES: usize = 16;
 
-    /// Appends the header.
-    pub fn encode(&self, out: &mut Output<'_>) {
+    /// The header in wire order.
+    pub fn to_bytes(&self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         bytes[0..4].copy_from_slice(&self.xid.to_be_bytes());
         bytes[4..12].copy_from_slice(&self.zxid.to_be_bytes());
         bytes[12..16].copy_from_slice(&self.error.to_be_bytes());
-        out.raw(&bytes);
+        bytes
+    }
+
+    /// Appends the header.
+    pub fn encode(&self, out: &mut Output<'_>) {
+        out.raw(&self.to_bytes());
     }
 
     /// Reads the header.

@@ -45,6 +45,8 @@ impl Shard {
         for mark in marks {
             self.apply_mark(mark, out);
         }
+        self.applied_bytes += batch.txns.len() as u64;
+        self.cut_off_holders(out);
         self.resume(out);
         Ok(())
     }
@@ -240,8 +242,8 @@ impl Shard {
     ) -> Option<(&mut Connection, i32, Expected)> {
         let number = self.own_number(request.connection)?;
         let connection = self.connections.get_mut(&number)?;
-        let unanswered = connection.unanswered.pop_front_if(|front| front.sequence == request.sequence)?;
-        self.outstanding -= 1;
+        connection.oldest_unanswered().filter(|oldest| oldest.sequence == request.sequence)?;
+        let unanswered = connection.take_unanswered()?;
         Self::answered(connection, self.now_us.saturating_sub(unanswered.since_us), &mut self.resumed, out);
         Some((connection, unanswered.xid, unanswered.expected))
     }
@@ -260,24 +262,31 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
         // Answered where it stands. To move it out first would read back what two overlapping stores have just written, for which
         // the CPU waits until all stores before them have left its buffer, those of a large value too: 8 % of a write.
-        let Some(oldest) = connection.unanswered.front().filter(|oldest| oldest.sequence == sequence) else {
-            return Ok(());
-        };
-        connection.packets_sent += 1;
+        let (oldest, output) = connection.oldest_unanswered_and_output();
+        let Some(oldest) = oldest.filter(|oldest| oldest.sequence == sequence) else { return Ok(()) };
         let latency_us = self.now_us.saturating_sub(oldest.since_us);
         let connects = if let Expected::Connect { read_only } = oldest.expected { Some(read_only) } else { None };
         let closes = oldest.expected == Expected::CloseSession;
+        let mut fits = true;
         if connects.is_none() {
-            connection
-                .output
-                .append(txn.header.zxid, |buffer| reply::encode(&oldest.expected, oldest.xid, txn, buffer))?;
+            let reply_bytes_max = self.config.reply_bytes_max;
+            output.append(txn.header.zxid, |buffer| {
+                let start = buffer.len();
+                reply::encode(&oldest.expected, oldest.xid, txn, buffer)?;
+                fits = buffer.len() - start <= reply_bytes_max;
+                buffer.truncate(if fits { buffer.len() } else { start });
+                Ok::<(), MalformedTxn>(())
+            })?;
             Self::mark_dirty(connection, out);
         }
-        connection.unanswered.pop_front();
-        self.outstanding -= 1;
+        connection.packets_sent += 1;
+        connection.take_unanswered();
         Self::answered(connection, latency_us, &mut self.resumed, out);
         if let Some(read_only) = connects {
             self.connected(number, txn, read_only, out)?;
+        }
+        if !fits {
+            self.refuse_reply(number, out);
         }
         if closes {
             self.close_when_drained(number, out);

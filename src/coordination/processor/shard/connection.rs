@@ -1,12 +1,16 @@
 //! A client connection, as its home shard keeps it.
 
 use super::output::Output;
+use super::set_watches::WatchesLeft;
 use crate::base::{SessionId, Zxid};
 use crate::coordination::auth::{Identities, initial_identities};
+use crate::coordination::processor::peer::GatherId;
 use crate::protocol::zookeeper::OpCode;
 use core::net::IpAddr;
 use smallvec::SmallVec;
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +55,17 @@ pub(super) enum Expected {
     CloseSession,
 }
 
+impl Expected {
+    /// Memory beside the value itself.
+    fn bytes(&self) -> usize {
+        match self {
+            Expected::Multi(ops) => size_of_val(ops.as_slice()),
+            Expected::Sync { path } => path.len(),
+            Expected::Connect { .. } | Expected::Single(_) | Expected::CloseSession => 0,
+        }
+    }
+}
+
 /// A request that is on its way through the sequencer.
 #[derive(Debug)]
 pub(super) struct Unanswered {
@@ -75,7 +90,11 @@ pub(super) struct Connection {
     pub waiting: VecDeque<Held>,
     /// Number of barriers in `waiting`.
     barriers: usize,
-    pub unanswered: VecDeque<Unanswered>,
+    /// A setWatches that is carried out in parts. Later requests wait for it.
+    pub arming: Option<WatchesLeft>,
+    unanswered: VecDeque<Unanswered>,
+    /// Memory of the requests in `waiting` and `unanswered`.
+    requests_bytes: usize,
     pub output: Output,
     /// Something was heard since the session was last reported.
     pub touched: bool,
@@ -90,10 +109,14 @@ pub(super) struct Connection {
     pub peer: IpAddr,
     pub packets_received: u64,
     pub packets_sent: u64,
+    /// Requests of the whole shard, to which this connection adds `counted`.
+    outstanding: Rc<Cell<usize>>,
+    counted: usize,
 }
 
 impl Connection {
-    pub(super) fn new(number: u64, peer: IpAddr, now_ms: i64) -> Connection {
+    /// `outstanding` counts the requests of all connections.
+    pub(super) fn new(number: u64, peer: IpAddr, now_ms: i64, outstanding: Rc<Cell<usize>>) -> Connection {
         Connection {
             number,
             state: ConnectionState::New,
@@ -103,7 +126,9 @@ impl Connection {
             sequence: 0,
             waiting: VecDeque::new(),
             barriers: 0,
+            arming: None,
             unanswered: VecDeque::new(),
+            requests_bytes: 0,
             output: Output::default(),
             touched: false,
             dirty: false,
@@ -113,47 +138,95 @@ impl Connection {
             peer,
             packets_received: 0,
             packets_sent: 0,
+            outstanding,
+            counted: 0,
         }
     }
 
     /// A request waits behind the others.
     pub(super) fn hold(&mut self, held: Held) {
         self.barriers += usize::from(held.barrier);
+        self.requests_bytes += held.body.len();
         self.waiting.push_back(held);
+        self.count_requests();
     }
 
     /// The request that has waited longest goes on.
     pub(super) fn take_held(&mut self) -> Option<Held> {
         let held = self.waiting.pop_front()?;
         self.barriers -= usize::from(held.barrier);
+        self.requests_bytes -= held.body.len();
+        self.count_requests();
         Some(held)
     }
 
     /// It could not: it is the first again.
     pub(super) fn hold_again(&mut self, held: Held) {
         self.barriers += usize::from(held.barrier);
+        self.requests_bytes += held.body.len();
         self.waiting.push_front(held);
+        self.count_requests();
+    }
+
+    /// A request is on its way through the sequencer.
+    pub(super) fn expect(&mut self, unanswered: Unanswered) {
+        self.requests_bytes += unanswered.expected.bytes();
+        self.unanswered.push_back(unanswered);
+        self.count_requests();
+    }
+
+    /// The request that is on its way through the sequencer longest.
+    pub(super) fn oldest_unanswered(&self) -> Option<&Unanswered> {
+        self.unanswered.front()
+    }
+
+    /// Where its reply goes, too.
+    pub(super) fn oldest_unanswered_and_output(&mut self) -> (Option<&Unanswered>, &mut Output) {
+        (self.unanswered.front(), &mut self.output)
+    }
+
+    /// It is answered.
+    pub(super) fn take_unanswered(&mut self) -> Option<Unanswered> {
+        let unanswered = self.unanswered.pop_front()?;
+        self.requests_bytes -= unanswered.expected.bytes();
+        self.count_requests();
+        Some(unanswered)
+    }
+
+    /// True when a request must wait behind others.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty() || self.arming.is_some()
     }
 
     /// True when a write may be forwarded although requests wait: nothing among them decides what the write is.
     pub(super) fn lets_writes_pass(&self) -> bool {
-        self.barriers == 0
+        self.barriers == 0 && self.arming.is_none()
     }
 
     /// True when the request that has waited longest comes before every unanswered one.
     pub(super) fn can_resume(&self) -> bool {
+        if let Some(left) = &self.arming {
+            return !left.under_way;
+        }
         let Some(held) = self.waiting.front() else { return false };
         self.unanswered.front().is_none_or(|unanswered| held.sequence < unanswered.sequence)
     }
 
     /// Requests that wait or are under way.
     pub(super) fn requests(&self) -> usize {
-        self.waiting.len() + self.unanswered.len()
+        self.waiting.len() + self.unanswered.len() + usize::from(self.arming.is_some())
     }
 
-    /// Output held, and what the requests that were read are expected to add to it.
-    pub(super) fn output_bytes_expected(&self) -> usize {
-        self.output.bytes() + self.waiting.len() * self.output.reply_bytes_expected()
+    /// Tells the shard's count what has changed here.
+    pub(super) fn count_requests(&mut self) {
+        let requests = self.requests();
+        let counted = std::mem::replace(&mut self.counted, requests);
+        self.outstanding.set(self.outstanding.get() - counted + self.counted);
+    }
+
+    /// Requests and output held, and what the requests that were read are expected to add.
+    pub(super) fn bytes_expected(&self) -> usize {
+        self.requests_bytes + self.output.bytes() + self.waiting.len() * self.output.reply_bytes_expected()
     }
 
     /// Stops serving: requests that wait are forgotten, what has a place is still sent.
@@ -161,19 +234,28 @@ impl Connection {
         self.state = ConnectionState::Closing;
         self.waiting.clear();
         self.barriers = 0;
+        self.arming = None;
         self.unanswered.clear();
+        self.requests_bytes = 0;
+        self.count_requests();
     }
 
-    /// Stops at once, and nothing more is sent: the client takes nothing.
-    pub(super) fn cut_off(&mut self) {
+    /// Stops at once, and nothing more is sent: the client takes nothing. Gives the reads whose answers are nobody's now.
+    pub(super) fn cut_off(&mut self) -> Vec<GatherId> {
         self.close_when_drained();
-        self.output = Output::default();
         self.cut_off = true;
+        self.output.drop_all()
     }
 
-    /// Stops at once: only what is ready is still sent.
-    pub(super) fn close_now(&mut self) {
+    /// Stops at once: only what is ready is still sent. Gives the reads whose answers are nobody's now.
+    pub(super) fn close_now(&mut self) -> Vec<GatherId> {
         self.close_when_drained();
-        self.output.drop_places();
+        self.output.drop_places()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.outstanding.set(self.outstanding.get() - self.counted);
     }
 }

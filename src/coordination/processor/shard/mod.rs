@@ -18,7 +18,10 @@
 
 mod apply;
 mod connection;
+mod encode;
+mod gather;
 mod load;
+mod multi_read;
 mod output;
 mod read;
 mod read_cache;
@@ -29,7 +32,8 @@ mod turn;
 pub use apply::ApplyError;
 pub use connection::ConnectionState;
 
-use super::message::{Lookup, LookupAnswer, LookupKey, LookupValue, PeerMessage, ToSequencer, ToShard, WriteRequest};
+use super::message::{Lookup, LookupAnswer, LookupKey, LookupValue, ToSequencer, ToShard, WriteRequest};
+use super::peer::{GatherId, PeerMessage, PeerRead};
 use super::request_pack::{PackSize, RequestPack};
 use super::sequencer::LocalRecords;
 use crate::base::{ConnectionId, SessionId, ShardId, Zxid};
@@ -41,9 +45,11 @@ use crate::metrics::Counters;
 use ahash::AHashMap;
 use connection::Connection;
 use core::net::IpAddr;
-use read::{Gather, Positions};
+use gather::{Gather, Positions};
 use read_cache::ReadCache;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// What a shard is started with.
@@ -70,10 +76,13 @@ pub struct ShardConfig {
     /// Output of one connection that may wait to be sent, or be on its way, before its socket is no longer read and requests
     /// that were read have to wait.
     pub output_bytes_max: usize,
-    /// Output of one connection above which it is cut off: events come whether or not its client reads.
+    /// Output of one connection above which it is cut off: events come whether or not its client reads. Also what may be applied
+    /// while a read keeps its position because its client does not take what comes before it.
     pub output_bytes_limit: usize,
     /// Requests outstanding on the whole server above which a connection that has some is not read (`globalOutstandingLimit`).
     pub outstanding_requests_max: usize,
+    /// The longest reply: where a longer one is asked for, the connection is closed. Below 2 GiB, which is what a frame can say.
+    pub reply_bytes_max: usize,
     /// What may be kept of other shards' records, so that reads need not ask for them.
     pub read_cache_bytes_max: usize,
 }
@@ -87,6 +96,8 @@ pub struct ShardOutputs {
     pub to_peers: Vec<(ShardId, PeerMessage)>,
     /// Connections that have bytes to send or are finished.
     pub dirty: Vec<u64>,
+    /// Connections that are closed because a reply would be longer than `reply_bytes_max`.
+    pub refused_replies: Vec<u64>,
     /// How long requests took, from when they were read to their reply.
     pub latencies_us: Vec<u64>,
     /// Of the last pack of requests for the sequencer.
@@ -126,12 +137,16 @@ pub struct Shard {
     /// End of the snapshot that was loaded: nothing is served below (rule C3).
     serve_from: Zxid,
     /// Reads of other shards that are ahead of this one.
-    parked: BTreeMap<Zxid, Vec<(ShardId, super::message::PeerRead)>>,
+    parked: BTreeMap<Zxid, Vec<(ShardId, PeerRead)>>,
     read_cache: ReadCache,
-    /// Reads that wait for other shards.
-    gathers: AHashMap<u32, Gather>,
-    next_gather: u32,
+    /// Reads that are not answered yet.
+    gathers: AHashMap<GatherId, Gather>,
+    next_gather: u64,
     positions: Positions,
+    /// Bytes of all transactions that were applied.
+    applied_bytes: u64,
+    /// A transaction could not be applied: nothing is served any more.
+    failed: Option<ApplyError>,
     /// Connections whose next request must not be served before this position.
     stalled: BTreeSet<(Zxid, u64)>,
     /// Connections that may go on since the current batch answered them.
@@ -142,7 +157,7 @@ pub struct Shard {
     /// When the request was read whose turn it is.
     asked_us: u64,
     /// Requests that wait or are under way. Invariant: the sum over `connections`.
-    outstanding: usize,
+    outstanding: Rc<Cell<usize>>,
     /// The same on the other shards, as the driver last heard.
     outstanding_elsewhere: usize,
     /// What happened so far: of the traffic, that of connections that are gone.
@@ -172,12 +187,14 @@ impl Shard {
             gathers: AHashMap::default(),
             next_gather: 0,
             positions: Positions::default(),
+            applied_bytes: 0,
+            failed: None,
             stalled: BTreeSet::new(),
             resumed: Vec::new(),
             fired: Vec::new(),
             now_us: 0,
             asked_us: 0,
-            outstanding: 0,
+            outstanding: Rc::default(),
             outstanding_elsewhere: 0,
             counters: Counters::default(),
             heard: Vec::new(),
@@ -222,6 +239,11 @@ impl Shard {
         self.tree.set_floor(floor);
     }
 
+    /// The longest reply that it sends.
+    pub fn reply_bytes_max(&self) -> usize {
+        self.config.reply_bytes_max
+    }
+
     /// Its part of the tree.
     pub fn tree(&self) -> &DataTree {
         &self.tree
@@ -239,7 +261,7 @@ impl Shard {
 
     /// Requests that wait or are under way.
     pub fn outstanding_requests(&self) -> usize {
-        self.outstanding
+        self.outstanding.get()
     }
 
     /// Requests that wait or are under way on all other shards together.
@@ -249,13 +271,13 @@ impl Shard {
 
     /// What it has counted, its open connections included.
     pub fn counters(&self) -> Counters {
-        debug_assert_eq!(self.outstanding, self.connections.values().map(Connection::requests).sum::<usize>());
+        debug_assert_eq!(self.outstanding.get(), self.connections.values().map(Connection::requests).sum::<usize>());
         let mut counters = self.counters.clone();
         for connection in self.connections.values() {
             counters.packets_received += connection.packets_received;
             counters.packets_sent += connection.packets_sent;
         }
-        counters.outstanding_requests = self.outstanding as u64;
+        counters.outstanding_requests = self.outstanding.get() as u64;
         counters
     }
 
@@ -268,15 +290,15 @@ impl Shard {
     pub fn connect(&mut self, peer: IpAddr, now_ms: i64) -> u64 {
         let number = self.next_connection;
         self.next_connection += 1;
-        self.connections.insert(number, Connection::new(number, peer, now_ms));
+        self.connections.insert(number, Connection::new(number, peer, now_ms, self.outstanding.clone()));
         number
     }
 
     /// The client is gone: its watches go, its session stays, and its timeout runs from when it was last heard of.
     pub fn disconnect(&mut self, number: u64) {
         self.watches.remove_connection(number);
-        let Some(gone) = self.connections.remove(&number) else { return };
-        self.outstanding -= gone.requests();
+        let Some(mut gone) = self.connections.remove(&number) else { return };
+        self.abandon(gone.output.drop_all());
         self.counters.packets_received += gone.packets_received;
         self.counters.packets_sent += gone.packets_sent;
         self.heard.extend(gone.touched.then_some(gone.session));
@@ -285,12 +307,13 @@ impl Shard {
     /// True when the connection's socket should be read: neither its requests nor its output have piled up, and while the whole
     /// server has more than its share to do, its own requests are answered first. The replies to them let it go on.
     pub fn wants_bytes(&self, number: u64) -> bool {
-        let crowded = self.outstanding + self.outstanding_elsewhere > self.config.outstanding_requests_max;
-        self.connections.get(&number).is_some_and(|connection| {
-            !(crowded && connection.requests() > 0)
-                && connection.requests() < self.config.requests_per_connection_max
-                && connection.output_bytes_expected() < self.config.output_bytes_max
-        })
+        let crowded = self.outstanding.get() + self.outstanding_elsewhere > self.config.outstanding_requests_max;
+        self.failed.is_none()
+            && self.connections.get(&number).is_some_and(|connection| {
+                !(crowded && connection.requests() > 0)
+                    && connection.requests() < self.config.requests_per_connection_max
+                    && connection.bytes_expected() < self.config.output_bytes_max
+            })
     }
 
     /// Takes what the connection can send now; `spare` becomes its next buffer. The zxid is the newest state that it tells of:
@@ -299,9 +322,14 @@ impl Shard {
     pub fn take_output(&mut self, number: u64, spare: Vec<u8>, out: &mut ShardOutputs) -> (Vec<u8>, Zxid) {
         let Some(connection) = self.connections.get_mut(&number) else { return (Vec::new(), Zxid::ZERO) };
         connection.dirty = false;
+        if self.failed.is_some() {
+            return (Vec::new(), Zxid::ZERO);
+        }
         let zxid = connection.output.ready().1;
         let bytes = connection.output.take_ready(spare);
-        if connection.can_resume() {
+        let resumes = connection.can_resume();
+        self.go_on_first(number, out);
+        if resumes {
             self.pump(number, out);
         }
         (bytes, zxid)
@@ -309,9 +337,11 @@ impl Shard {
 
     /// True when the connection must be closed: it is unknown, or has sent everything.
     pub fn is_finished(&self, number: u64) -> bool {
-        self.connections
-            .get(&number)
-            .is_none_or(|connection| connection.state == ConnectionState::Closing && connection.output.is_drained())
+        self.failed.is_some()
+            || self
+                .connections
+                .get(&number)
+                .is_none_or(|connection| connection.state == ConnectionState::Closing && connection.output.is_drained())
     }
 
     /// True when the connection's socket must be closed at once: its client does not take what it is sent.
@@ -371,8 +401,11 @@ impl Shard {
 
     /// A message from the sequencer. An error means that this server must not go on.
     pub fn on_sequencer(&mut self, message: &ToShard, out: &mut ShardOutputs) -> Result<(), ApplyError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
         match message {
-            ToShard::Batch(batch) => self.apply(batch, out),
+            ToShard::Batch(batch) => self.apply(batch, out).inspect_err(|error| self.failed = Some(error.clone())),
             ToShard::Lookup(lookup) => {
                 out.to_sequencer.push(ToSequencer::LookupAnswer(self.lookup(lookup)));
                 Ok(())
@@ -390,9 +423,13 @@ impl Shard {
 
     /// A message from another shard.
     pub fn on_peer(&mut self, from: ShardId, message: PeerMessage, out: &mut ShardOutputs) {
+        if self.failed.is_some() {
+            return;
+        }
         match message {
             PeerMessage::Read(read) => self.peer_read(from, read, out),
-            PeerMessage::Answer(answer) => self.peer_answer(answer, out),
+            PeerMessage::Answer(answer) => self.peer_answer(from, answer, out),
+            PeerMessage::GoOn(number) => self.pump(number, out),
         }
     }
 
@@ -407,9 +444,9 @@ impl Shard {
     fn close_now(&mut self, number: u64, out: &mut ShardOutputs) {
         self.watches.remove_connection(number);
         if let Some(connection) = self.connections.get_mut(&number) {
-            self.outstanding -= connection.requests();
-            connection.close_now();
+            let gathers = connection.close_now();
             Self::mark_dirty(connection, out);
+            self.abandon(gathers);
         }
     }
 
@@ -417,11 +454,11 @@ impl Shard {
     fn cut_off(&mut self, number: u64, out: &mut ShardOutputs) {
         self.watches.remove_connection(number);
         if let Some(connection) = self.connections.get_mut(&number) {
-            self.outstanding -= connection.requests();
-            connection.cut_off();
+            let gathers = connection.cut_off();
             // Also when it is dirty already: whoever has put it aside because its socket takes nothing must look again.
             connection.dirty = true;
             out.dirty.push(number);
+            self.abandon(gathers);
         }
     }
 
@@ -429,7 +466,6 @@ impl Shard {
     fn close_when_drained(&mut self, number: u64, out: &mut ShardOutputs) {
         self.watches.remove_connection(number);
         if let Some(connection) = self.connections.get_mut(&number) {
-            self.outstanding -= connection.requests();
             connection.close_when_drained();
             Self::mark_dirty(connection, out);
         }

@@ -1,10 +1,15 @@
 //! The output of one connection: one queue in which everything has its place.
 //!
-//! A read takes its place when it is sent; events, then a write's own reply, take theirs when the transaction is applied;
+//! A read takes its place when it has its turn; events, then a write's own reply, take theirs when the transaction is applied;
 //! nothing overtakes an unfilled place (docs/ordering.md, window reads).
+//!
+//! What counts against the bounds of a connection is what was promised, not what has arrived: an unfilled place counts with what the
+//! questions may bring that were asked for it.
 
 use crate::base::{Zxid, coverage};
+use crate::coordination::processor::peer::GatherId;
 use crate::coordination::watch::{Fired, Tag, Tags};
+use ahash::AHashMap;
 use std::collections::VecDeque;
 
 /// A place that was taken for a reply to come.
@@ -13,9 +18,21 @@ pub(super) struct PlaceId(u64);
 
 #[derive(Debug)]
 enum Place {
-    Unfilled,
-    Filled { bytes: Vec<u8>, zxid: Zxid },
-    Event { bytes: Vec<u8>, zxid: Zxid, confirmed: bool, tags: Tags },
+    /// For the reply of this read, to whose questions so many bytes were promised.
+    Unfilled {
+        gather: GatherId,
+        promised_bytes: usize,
+    },
+    Filled {
+        bytes: Vec<u8>,
+        zxid: Zxid,
+    },
+    Event {
+        bytes: Vec<u8>,
+        zxid: Zxid,
+        confirmed: bool,
+        tags: Tags,
+    },
 }
 
 /// Bytes for a client, in order.
@@ -24,27 +41,40 @@ pub(super) struct Output {
     ready: Vec<u8>,
     /// The highest zxid that `ready` tells of.
     ready_zxid: Zxid,
+    /// Invariant: the first is unfilled, if there is any.
     places: VecDeque<Place>,
     /// Number of places that left the queue.
     gone: u64,
     /// Bytes in `places`.
     held_bytes: usize,
-    /// Places that wait for their bytes.
-    unfilled: usize,
-    /// The longest reply so far, bytes.
-    reply_bytes_max: usize,
+    /// Bytes that the unfilled places are promised.
+    promised_bytes: usize,
+    /// The place of the event that hangs on a read: a watch fires once, so there is one at most.
+    tentative: AHashMap<Tag, PlaceId>,
+    /// About how long the last replies were.
+    recent_reply_bytes: usize,
 }
 
 /// What a reply to come is taken to be at least: a few bytes of requests must not ask for many of replies without end, and
 /// how many is not known before they come.
-const REPLY_BYTES_EXPECTED: usize = 8 << 10;
+const REPLY_BYTES_EXPECTED_MIN: usize = 8 << 10;
+/// A longer reply takes the place of what is ready instead of being copied behind it, when that is empty.
+const COPIED_BYTES_MAX: usize = 16 << 10;
 
 impl Output {
-    /// Takes a place.
-    pub(super) fn reserve(&mut self) -> PlaceId {
-        self.places.push_back(Place::Unfilled);
-        self.unfilled += 1;
+    /// Takes a place for the reply of a read; `promised_bytes` is what its first questions may bring.
+    pub(super) fn reserve(&mut self, gather: GatherId, promised_bytes: usize) -> PlaceId {
+        self.places.push_back(Place::Unfilled { gather, promised_bytes });
+        self.promised_bytes += promised_bytes;
         PlaceId(self.gone + self.places.len() as u64 - 1)
+    }
+
+    /// The read that everything else waits for.
+    pub(super) fn first_unfilled(&self) -> Option<GatherId> {
+        match self.places.front()? {
+            Place::Unfilled { gather, .. } => Some(*gather),
+            Place::Filled { .. } | Place::Event { .. } => None,
+        }
     }
 
     /// Appends what `write` writes behind everything that has a place now. `zxid` is the newest state that it tells of.
@@ -53,20 +83,29 @@ impl Output {
             self.ready_zxid = self.ready_zxid.max(zxid);
             let before = self.ready.len();
             let result = write(&mut self.ready);
-            self.reply_bytes_max = self.reply_bytes_max.max(self.ready.len() - before);
+            self.note_reply(self.ready.len().saturating_sub(before));
             return result;
         }
-        if !matches!(self.places.back(), Some(Place::Filled { .. })) {
-            self.places.push_back(Place::Filled { bytes: Vec::new(), zxid });
-        }
-        let Some(Place::Filled { bytes, zxid: newest }) = self.places.back_mut() else { unreachable!() };
-        *newest = (*newest).max(zxid);
+        let (mut bytes, mut newest) = match self.places.pop_back() {
+            Some(Place::Filled { bytes, zxid }) => (bytes, zxid),
+            Some(other) => {
+                self.places.push_back(other);
+                (Vec::new(), zxid)
+            }
+            None => (Vec::new(), zxid),
+        };
+        newest = newest.max(zxid);
         let before = bytes.len();
-        let result = write(bytes);
-        let added = bytes.len() - before;
+        let result = write(&mut bytes);
+        let added = bytes.len().saturating_sub(before);
+        self.places.push_back(Place::Filled { bytes, zxid: newest });
         self.held_bytes += added;
-        self.reply_bytes_max = self.reply_bytes_max.max(added);
+        self.note_reply(added);
         result
+    }
+
+    fn note_reply(&mut self, bytes: usize) {
+        self.recent_reply_bytes = bytes.max(self.recent_reply_bytes - self.recent_reply_bytes / 8);
     }
 
     /// Appends an event; one that hangs on unanswered reads is behind their places, and may still be dropped.
@@ -79,53 +118,61 @@ impl Output {
         let mut bytes = Vec::new();
         write(&mut bytes);
         self.held_bytes += bytes.len();
+        let place = PlaceId(self.gone + self.places.len() as u64);
+        self.tentative.extend(fired.tags.iter().map(|tag| (*tag, place)));
         self.places.push_back(Place::Event { bytes, zxid, confirmed: false, tags: fired.tags.clone() });
     }
 
     /// A read was answered after its watch had fired: its event stays (`keep`) or loses one of its reasons.
     pub(super) fn settle(&mut self, tag: Tag, keep: bool) {
-        for place in &mut self.places {
-            if let Place::Event { confirmed, tags, .. } = place
-                && let Some(index) = tags.iter().position(|other| *other == tag)
-            {
-                tags.remove(index);
-                *confirmed |= keep;
-            }
+        let place = self.tentative.remove(&tag).and_then(|place| self.place_mut(place));
+        if let Some(Place::Event { confirmed, tags, .. }) = place {
+            tags.retain(|other| *other != tag);
+            *confirmed |= keep;
         }
     }
 
-    /// Fills a place, and moves what is complete to the front.
+    fn place_mut(&mut self, place: PlaceId) -> Option<&mut Place> {
+        self.places.get_mut(place.0.checked_sub(self.gone)? as usize)
+    }
+
+    /// Fills a place, and moves what is complete to the front. A place that was given up takes nothing.
     pub(super) fn fill(&mut self, place: PlaceId, zxid: Zxid, bytes: Vec<u8>) {
-        // A connection that is being closed has given up its places.
-        let Some(index) = place.0.checked_sub(self.gone).map(|index| index as usize) else { return };
-        debug_assert!(matches!(self.places[index], Place::Unfilled));
-        self.held_bytes += bytes.len();
-        self.unfilled -= 1;
-        self.reply_bytes_max = self.reply_bytes_max.max(bytes.len());
-        self.places[index] = Place::Filled { bytes, zxid };
+        let added = bytes.len();
+        let Some(place) = self.place_mut(place) else { return };
+        let Place::Unfilled { promised_bytes, .. } = *place else { return };
+        *place = Place::Filled { bytes, zxid };
+        self.promised_bytes -= promised_bytes;
+        self.held_bytes += added;
+        self.note_reply(added);
         self.advance();
     }
 
     fn advance(&mut self) {
-        while let Some(front) = self.places.pop_front_if(|place| !matches!(place, Place::Unfilled)) {
+        while let Some(front) = self.places.pop_front_if(|place| !matches!(place, Place::Unfilled { .. })) {
             self.gone += 1;
             match front {
-                Place::Filled { bytes, zxid } => self.take_in(&bytes, zxid),
-                Place::Event { bytes, zxid, confirmed: true, .. } => self.take_in(&bytes, zxid),
+                Place::Filled { bytes, zxid } | Place::Event { bytes, zxid, confirmed: true, .. } => {
+                    self.take_in(bytes, zxid);
+                }
                 Place::Event { bytes, tags, .. } => {
                     debug_assert!(tags.is_empty(), "the reads before an event are answered");
                     coverage::mark("tentative-event-dropped");
                     self.held_bytes -= bytes.len();
                 }
-                Place::Unfilled => unreachable!(),
+                Place::Unfilled { .. } => {}
             }
         }
     }
 
-    fn take_in(&mut self, bytes: &[u8], zxid: Zxid) {
+    fn take_in(&mut self, bytes: Vec<u8>, zxid: Zxid) {
         self.held_bytes -= bytes.len();
-        self.ready.extend_from_slice(bytes);
         self.ready_zxid = self.ready_zxid.max(zxid);
+        if self.ready.is_empty() && bytes.len() > COPIED_BYTES_MAX {
+            self.ready = bytes;
+        } else {
+            self.ready.extend_from_slice(&bytes);
+        }
     }
 
     /// What can be sent now, and the highest zxid that it tells of.
@@ -139,17 +186,23 @@ impl Output {
         std::mem::replace(&mut self.ready, spare)
     }
 
-    /// Nothing that was queued will be sent, except what is ready.
-    pub(super) fn drop_places(&mut self) {
+    /// Nothing that was queued will be sent, except what is ready. Gives the reads that had places: their answers are nobody's.
+    pub(super) fn drop_places(&mut self) -> Vec<GatherId> {
         self.gone += self.places.len() as u64;
-        self.places.clear();
-        self.held_bytes = 0;
-        self.unfilled = 0;
+        (self.held_bytes, self.promised_bytes) = (0, 0);
+        self.tentative.clear();
+        let unfilled = |place| if let Place::Unfilled { gather, .. } = place { Some(gather) } else { None };
+        self.places.drain(..).filter_map(unfilled).collect()
+    }
+
+    /// Nothing at all will be sent.
+    pub(super) fn drop_all(&mut self) -> Vec<GatherId> {
+        self.ready = Vec::new();
+        self.drop_places()
     }
 
     /// True when a read is not answered yet.
     pub(super) fn has_unfilled(&self) -> bool {
-        // The front is unfilled as long as anything is: what is complete moves on at once.
         !self.places.is_empty()
     }
 
@@ -158,14 +211,13 @@ impl Output {
         self.ready.is_empty() && self.places.is_empty()
     }
 
-    /// Memory held, and what the unfilled places are expected to add.
+    /// Memory held, and what the unfilled places are promised.
     pub(super) fn bytes(&self) -> usize {
-        let expected = self.unfilled * self.reply_bytes_expected();
-        self.ready.len() + self.held_bytes + self.places.len() * size_of::<Place>() + expected
+        self.ready.len() + self.held_bytes + self.promised_bytes + self.places.len() * size_of::<Place>()
     }
 
     /// What a reply to come is expected to be, bytes.
     pub(super) fn reply_bytes_expected(&self) -> usize {
-        self.reply_bytes_max.max(REPLY_BYTES_EXPECTED)
+        self.recent_reply_bytes.max(REPLY_BYTES_EXPECTED_MIN)
     }
 }

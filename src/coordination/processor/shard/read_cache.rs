@@ -9,7 +9,7 @@
 //! - The memory is bounded by what [`ReadCache::new`] was told. What is read often stays, what is read once goes.
 
 use crate::base::coverage;
-use crate::coordination::processor::message::ReadKind;
+use crate::coordination::processor::peer::ReadKind;
 use crate::coordination::tree::{AclRef, NodeStat};
 use crate::protocol::jute::Output;
 use crate::protocol::zookeeper::Stat;
@@ -66,7 +66,7 @@ impl ReadCache {
         let stat_only = match kind {
             ReadKind::Data => false,
             ReadKind::Exists => true,
-            ReadKind::Children | ReadKind::ChildrenAndStat | ReadKind::Acl | ReadKind::Brief => return None,
+            ReadKind::Children | ReadKind::ChildrenAndStat | ReadKind::Acl => return None,
         };
         let record = self.records.as_ref()?.get(path)?;
         coverage::mark("read-of-cached-record");

@@ -3,7 +3,8 @@
 use super::connection::{ConnectionState, Expected, Held, Unanswered};
 use super::{Shard, ShardOutputs};
 use crate::base::{ConnectionId, SessionId, Zxid, coverage, planted};
-use crate::coordination::processor::message::{ReadKind, RequestId, WriteBody, WriteRequest};
+use crate::coordination::processor::message::{RequestId, WriteBody, WriteRequest};
+use crate::coordination::processor::peer::ReadKind;
 use crate::coordination::session::password;
 use crate::coordination::watch::WatchKind;
 use crate::protocol::jute::Input;
@@ -71,6 +72,9 @@ impl Shard {
         released: Zxid,
         out: &mut ShardOutputs,
     ) -> Result<usize, FrameError> {
+        if self.failed.is_some() {
+            return Ok(bytes.len());
+        }
         let mut frames = FrameReader::new(bytes, self.config.packet_bytes_max);
         loop {
             if frames.consumed() > 0 && !self.wants_bytes(number) {
@@ -136,7 +140,7 @@ impl Shard {
     fn request(&mut self, number: u64, sequence: u64, released: Zxid, body: &[u8], out: &mut ShardOutputs) {
         let Some(connection) = self.connections.get(&number) else { return };
         let parsed = Parsed::new(body);
-        let first = connection.waiting.is_empty();
+        let first = !connection.has_waiting();
         let passes = !first && connection.lets_writes_pass() && parsed.as_ref().is_some_and(Parsed::needs_agreement);
         if passes {
             coverage::mark("write-passed-waiting-reads");
@@ -157,7 +161,6 @@ impl Shard {
         if let Some(connection) = self.connections.get_mut(&number) {
             let barrier = !parsed.is_some_and(|parsed| parsed.lets_writes_pass());
             connection.hold(Held { sequence, released, body: body.into(), barrier, since_us: self.now_us });
-            self.outstanding += 1;
         }
     }
 
@@ -169,8 +172,14 @@ impl Shard {
                 // Whoever takes the output lets them go on.
                 return;
             }
+            if let Some(left) = &connection.arming {
+                if left.under_way {
+                    return;
+                }
+                self.arm_next(number, out);
+                continue;
+            }
             let Some(held) = connection.take_held() else { return };
-            self.outstanding -= 1;
             if !self.take_held_turn(number, held, out) {
                 return;
             }
@@ -188,7 +197,6 @@ impl Shard {
             && connection.waiting.front().is_some_and(|held| held.sequence < request.sequence)
             && let Some(held) = connection.take_held()
         {
-            self.outstanding -= 1;
             coverage::mark("read-served-before-own-write");
             // What the read waits for was released before the write was forwarded, so its zxid is lower.
             if !self.take_held_turn(number, held, out) {
@@ -210,7 +218,6 @@ impl Shard {
         }
         if let Some(connection) = self.connections.get_mut(&number) {
             connection.hold_again(held);
-            self.outstanding += 1;
         }
         false
     }
@@ -240,7 +247,7 @@ impl Shard {
         }
         // Whether a watch is there depends on how the reads before it end (rule A9).
         let needs_reads = matches!(request, Ok(Request::CheckWatches { .. } | Request::RemoveWatches { .. }));
-        let unanswered = connection.unanswered.front().is_some_and(|unanswered| unanswered.sequence < sequence);
+        let unanswered = connection.oldest_unanswered().is_some_and(|unanswered| unanswered.sequence < sequence);
         if unanswered || (needs_reads && connection.output.has_unfilled()) {
             return Turn::WaitForAnswers;
         }
@@ -250,7 +257,7 @@ impl Shard {
             return Turn::WaitForPosition;
         }
         match request {
-            Ok(request) => self.execute(number, header.xid, request, out),
+            Ok(request) => self.execute(number, header.xid, request, record, out),
             Err(RequestError::Malformed(_)) => {
                 self.reply_error(number, header.xid, self.applied.wire(), ErrorCode::MarshallingError, out);
             }
@@ -296,15 +303,14 @@ impl Shard {
         // The handshake is no request that waits.
         let since_us = if sequence == 0 { self.now_us } else { self.asked_us };
         let Some(connection) = self.connections.get_mut(&number) else { return };
-        self.outstanding += 1;
-        connection.unanswered.push_back(Unanswered { sequence, xid, expected, since_us });
+        connection.expect(Unanswered { sequence, xid, expected, since_us });
         let id = RequestId { connection: ConnectionId { boot, shard, number }, sequence };
         let (session, identities) = (connection.session, connection.identities.clone());
         out.forward(WriteRequest { id, session, xid, identities, body }, record);
     }
 
     /// Executes a request that needs no agreement, at the position `applied`.
-    fn execute(&mut self, number: u64, xid: i32, request: &Request<'_>, out: &mut ShardOutputs) {
+    fn execute(&mut self, number: u64, xid: i32, request: &Request<'_>, record: &[u8], out: &mut ShardOutputs) {
         match request {
             // Of the reads, only exists looks for it.
             Request::Exists { path, .. } if path.contains('\0') => {
@@ -318,7 +324,7 @@ impl Shard {
             }
             Request::GetAcl { path } => self.read(number, xid, ReadKind::Acl, path, false, out),
             Request::MultiRead(ops) => self.multi_read(number, xid, ops, out),
-            Request::SetWatches(watches) => self.set_watches(number, xid, watches, out),
+            Request::SetWatches(watches) => self.set_watches(number, xid, watches, record, out),
             Request::Ping => self.reply_local(number, special_xid::PING, &Reply::Empty, out),
             Request::AddWatch { path, mode } => {
                 let kind = match mode {
@@ -342,7 +348,10 @@ impl Shard {
             | Request::SetAcl { .. }
             | Request::Multi(_)
             | Request::Sync { .. }
-            | Request::CloseSession => unreachable!("it needs agreement and was forwarded"),
+            | Request::CloseSession => {
+                debug_assert!(false, "it needs agreement and was forwarded");
+                self.close_now(number, out);
+            }
         }
     }
 
