@@ -172,7 +172,6 @@ impl Recorder {
         self.notes().history.lives.last().is_some_and(|life| life.crashed.is_none() && life.is_complete())
     }
 
-
     /// From when to when a part of the server did not turn.
     pub(super) fn stalled(&self, from_us: u64, until_us: u64) {
         self.notes().history.stalls.push((from_us, until_us));
