@@ -5,6 +5,7 @@
 //!
 //! - an executor with latency-sensitive queues can sleep for ever: [`queues`] creates only `Latency::NotImportant` ones, and
 //!   [`watchdog`] checks that every shard still turns;
+//! - any executor can sleep on tasks that are ready: `heartbeat` wakes each from time to time;
 //! - tasks that still wait when their executor ends are leaked with their sockets, and disk operations are abandoned: `tasks`
 //!   ends the ones and finishes the others;
 //! - a full channel between two shards that answer each other dead-locks: in [`mesh`] nobody waits in a send;
@@ -17,6 +18,7 @@
 
 pub mod allocator;
 pub mod clock;
+mod heartbeat;
 pub mod listener;
 mod locked_memory;
 pub mod mesh;

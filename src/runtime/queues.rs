@@ -1,7 +1,7 @@
 //! Task queues of a shard, and the small verbs every task needs: spawn, sleep, time out, yield.
 //!
 //! Shares matter only when several queues want the CPU at once. All queues are `Latency::NotImportant`: with
-//! `Latency::Matters` an executor falls asleep with work to do (see the heartbeat of `shards`) far more often.
+//! `Latency::Matters` an executor falls asleep with work to do (see [`super::heartbeat`]) far more often.
 
 use super::tasks::until_the_end;
 use super::world;
@@ -59,24 +59,17 @@ pub(super) fn create() {
 ///
 /// Panics outside a shard.
 pub fn spawn<T: 'static>(queue: Queue, future: impl Future<Output = T> + 'static) -> TaskHandle<T> {
-    TaskHandle(match world::is_active() {
-        false => Handle::Real(spawn_beyond_the_end(queue, until_the_end(future))),
-        true => Handle::Simulated(world::spawn(future)),
-    })
-}
-
-/// Starts a task that also runs while the others are being ended, and that nobody ends.
-pub(super) fn spawn_beyond_the_end<T: 'static>(
-    queue: Queue,
-    future: impl Future<Output = T> + 'static,
-) -> glommio::task::JoinHandle<T> {
+    if world::is_active() {
+        return TaskHandle(Handle::Simulated(world::spawn(future)));
+    }
     let queues = QUEUES.get().expect("tasks are spawned on a shard started by run_shards");
     let handle = match queue {
         Queue::Serving => queues.serving,
         Queue::LogWrite => queues.log_write,
         Queue::Background => queues.background,
     };
-    glommio::spawn_local_into(future, handle).expect("the queues of a shard live as long as the shard").detach()
+    let task = glommio::spawn_local_into(until_the_end(future), handle);
+    TaskHandle(Handle::Real(task.expect("the queues of a shard live as long as the shard").detach()))
 }
 
 /// A running task. Awaiting it gives its result, or `None` when it was cancelled. Dropping it lets the task run on.

@@ -4,29 +4,25 @@
 //! cpusets. The start has two phases: every thread builds its executor and reports; only when all have succeeded do
 //! the shards' futures begin. So no shard ever waits for a peer that could not start.
 
+use super::heartbeat::{self, BEAT_BUSY, Pulse};
 use super::locked_memory::{IO_BYTES_MIN, RING_DEPTH_MIN, wait_while_short};
-use super::queues::{self, Queue};
-use super::{readiness, tasks, world};
+use super::{queues, readiness, tasks, world};
 use crate::base::ShardId;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
-use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a task may run before the executor looks at IO and other shards. The library's default is 100 ms.
 const PREEMPT_TIMER: Duration = Duration::from_millis(1);
 /// The first timer of an executor can be tens of milliseconds late; this one is thrown away before serving begins.
 const FIRST_TIMER: Duration = Duration::from_millis(1);
-/// An executor that has not turned once by then never will.
-const FIRST_TURN_MAX: Duration = Duration::from_secs(2);
-/// Executors tried for one shard.
-const START_ATTEMPTS: usize = 5;
+/// An executor that is not built by then, or has not turned for all the beats given to it, never will.
+const FIRST_TURN_MAX: Duration = Duration::from_secs(10);
 
 /// How to start the shards.
 #[derive(Clone, Debug)]
@@ -152,7 +148,13 @@ pub struct ShardsHandle {
 /// How the shards have ended so far, and who waits for that.
 #[derive(Default)]
 struct Ended {
-    state: Mutex<(Vec<Result<(), RuntimeError>>, Option<Waker>)>,
+    state: Mutex<Ends>,
+}
+
+#[derive(Default)]
+struct Ends {
+    results: Vec<Result<(), RuntimeError>>,
+    waiting: Option<Waker>,
 }
 
 impl Ended {
@@ -160,13 +162,13 @@ impl Ended {
     fn report(&self, end: Result<(), RuntimeError>) {
         let waker = {
             let mut state = self.lock();
-            state.0.push(end);
-            state.1.take()
+            state.results.push(end);
+            state.waiting.take()
         };
         waker.into_iter().for_each(Waker::wake);
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Vec<Result<(), RuntimeError>>, Option<Waker>)> {
+    fn lock(&self) -> MutexGuard<'_, Ends> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -183,13 +185,13 @@ impl ShardsHandle {
     pub async fn ended(&self) -> Result<(), RuntimeError> {
         poll_fn(|cx| {
             let mut state = self.ended.lock();
-            if let Some(place) = state.0.iter().position(Result::is_err) {
-                return Poll::Ready(std::mem::replace(&mut state.0[place], Ok(())));
+            if let Some(place) = state.results.iter().position(Result::is_err) {
+                return Poll::Ready(std::mem::replace(&mut state.results[place], Ok(())));
             }
-            if state.0.len() == self.shards {
+            if state.results.len() == self.shards {
                 return Poll::Ready(Ok(()));
             }
-            state.1 = Some(cx.waker().clone());
+            state.waiting = Some(cx.waker().clone());
             Poll::Pending
         })
         .await
@@ -254,9 +256,6 @@ where
     }
 }
 
-/// How long a lost wake-up can last; costs a third of a percent of an idle core.
-const HEARTBEAT: Duration = Duration::from_millis(5);
-
 /// Builds one executor; tests put a failing one in its place.
 type Build = fn(&ShardsConfig, ShardContext) -> Result<LocalExecutor, BuildError>;
 
@@ -287,18 +286,21 @@ where
     }
     let cpus = assign_cpus(config, &allowed_cpus()?)?;
     let ended = Arc::<Ended>::default();
-    let (mut threads, mut starters, mut wakers) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut threads, mut starters, mut pulses) = (Vec::new(), Vec::new(), Vec::new());
     for (index, &cpu) in cpus.iter().enumerate() {
         let context = ShardContext { shard: ShardId(index as u16), shards: config.shards, cpu };
         // An early return drops `starters`, at which the threads that did get their executor end.
         let started = start_thread(config, context, build, &ended)?;
         threads.push(started.thread);
         starters.push(started.starter);
-        wakers.push(started.waker);
+        pulses.push(started.pulse);
     }
     let (alive, all_ended) = channel();
-    std::thread::Builder::new().name("heartbeat".into()).spawn(move || beat(wakers, all_ended)).map_err(|error| {
-        RuntimeError::Start { shard: 0, cpu: cpus[0], reason: format!("no thread for the heartbeat: {error}") }
+    let heart = std::thread::Builder::new().name("heartbeat".into());
+    heart.spawn(move || heartbeat::beat(&pulses, &all_ended)).map_err(|error| RuntimeError::Start {
+        shard: 0,
+        cpu: cpus[0],
+        reason: format!("no thread for the heartbeat: {error}"),
     })?;
     for starter in starters {
         // A thread that has reported success waits for this and nothing else.
@@ -312,13 +314,10 @@ where
 struct Started<F> {
     thread: JoinHandle<()>,
     starter: Sender<Go<F>>,
-    waker: Waker,
+    pulse: Pulse,
 }
 
 /// Starts a thread and waits until its executor works. Sending it [`Go`] starts its future; dropping the sender ends it.
-///
-/// The first turn of an executor can be lost for good (see [`beat`], which does not know it yet). Such a thread is left
-/// behind asleep and another takes its place; should it ever wake up it finds its sender gone, and ends.
 fn start_thread<F, Fut>(
     config: &ShardsConfig,
     context: ShardContext,
@@ -329,25 +328,41 @@ where
     F: FnOnce(ShardContext) -> Fut + Send + 'static,
     Fut: Future<Output = ShardResult> + 'static,
 {
-    let (shard, cpu) = (context.shard.index(), context.cpu);
-    let failed = |reason: String| RuntimeError::Start { shard, cpu, reason };
-    for _ in 0..START_ATTEMPTS {
-        let (report_ready, ready) = channel();
-        let (starter, go) = channel();
-        let signals = Signals { ready: report_ready, go, ended: ended.clone() };
-        let config = config.clone();
-        let thread = std::thread::Builder::new()
-            .name(format!("shard-{shard}"))
-            .spawn(move || shard_main(&config, context, build, signals))
-            .map_err(|error| failed(format!("no thread: {error}")))?;
-        match ready.recv_timeout(FIRST_TURN_MAX) {
-            Ok(result) => return result.map(|waker| Started { thread, starter, waker }),
-            Err(_) => {
-                tracing::warn!("the executor of shard {shard} does not turn; another one is started in its place")
-            }
+    let (built, when_built) = channel();
+    let (works, when_works) = channel();
+    let (starter, go) = channel();
+    let signals = Signals { built, works, go, ended: ended.clone() };
+    let config = config.clone();
+    let thread = std::thread::Builder::new()
+        .name(format!("shard-{}", context.shard.index()))
+        .spawn(move || shard_main(&config, context, build, signals))
+        .map_err(|error| BuildError::Other(format!("no thread: {error}")).on(context))?;
+    let pulse =
+        when_built.recv_timeout(FIRST_TURN_MAX).map_err(|error| no_report("is not built", error).on(context))??;
+    first_turn(&pulse, &when_works).map_err(|error| error.on(context))?;
+    Ok(Started { thread, starter, pulse })
+}
+
+/// Waits until an executor has turned, and beats it meanwhile: its first turn can be lost like any other.
+///
+/// An executor that does not turn is left behind with its thread. Should it ever go on, it finds its sender gone, and ends.
+fn first_turn(pulse: &Pulse, when_works: &Receiver<Result<(), BuildError>>) -> Result<(), BuildError> {
+    let begun = Instant::now();
+    loop {
+        match when_works.recv_timeout(BEAT_BUSY) {
+            Ok(result) => return result,
+            Err(RecvTimeoutError::Timeout) if begun.elapsed() < FIRST_TURN_MAX => pulse.beat(),
+            Err(error) => return Err(no_report("does not turn", error)),
         }
     }
-    Err(failed(format!("{START_ATTEMPTS} executors in a row did not turn within {} s", FIRST_TURN_MAX.as_secs())))
+}
+
+/// A starting thread said nothing.
+fn no_report(what: &str, error: RecvTimeoutError) -> BuildError {
+    BuildError::Other(match error {
+        RecvTimeoutError::Timeout => format!("its executor {what} within {} s", FIRST_TURN_MAX.as_secs()),
+        RecvTimeoutError::Disconnected => format!("its executor {what}: its thread has ended"),
+    })
 }
 
 /// What a waiting thread goes on with.
@@ -358,7 +373,8 @@ struct Go<F> {
 }
 
 struct Signals<F> {
-    ready: Sender<Result<Waker, RuntimeError>>,
+    built: Sender<Result<Pulse, RuntimeError>>,
+    works: Sender<Result<(), BuildError>>,
     go: Receiver<Go<F>>,
     ended: Arc<Ended>,
 }
@@ -375,21 +391,23 @@ where
     let executor = match built {
         Ok(executor) => executor,
         Err(error) => {
-            let _ = signals.ready.send(Err(error)); // the receiver is gone when another shard failed first
+            let _ = signals.built.send(Err(error)); // the receiver is gone when another shard failed first
             return;
         }
     };
-    let ready = executor.run(async {
+    if signals.built.send(Ok(Pulse::of(&executor))).is_err() {
+        return; // the start was given up
+    }
+    let works = executor.run(async {
         queues::create();
         readiness::create()?;
-        let waker = standing_waker();
         queues::sleep(FIRST_TIMER).await;
-        Ok(waker.await)
+        Ok(())
     });
-    let ready = ready.map_err(|error: std::io::Error| BuildError::Other(format!("no epoll set: {error}")).on(context));
-    let works = ready.is_ok();
-    if signals.ready.send(ready).is_err() || !works {
-        return; // another thread took this one's place, or the server does not start
+    let works = works.map_err(|error: std::io::Error| BuildError::Other(format!("no epoll set: {error}")));
+    let failed = works.is_err();
+    if signals.works.send(works).is_err() || failed {
+        return; // the start was given up
     }
     let Ok(Go { make, alive }) = signals.go.recv() else { return }; // another shard could not start
     let end = match catch_unwind(AssertUnwindSafe(|| executor.run(make(context)))) {
@@ -404,38 +422,6 @@ where
     drop(executor);
     drop(alive);
     signals.ended.report(end);
-}
-
-/// The waker of a task that is never done: waking it from another thread wakes the executor and does nothing else.
-async fn standing_waker() -> Waker {
-    let slot = Rc::new(RefCell::new(None));
-    let filled = slot.clone();
-    // It must outlast the other tasks: while those end, a wake-up can be lost as well.
-    queues::spawn_beyond_the_end(
-        Queue::Serving,
-        poll_fn::<(), _>(move |cx| {
-            filled.borrow_mut().get_or_insert_with(|| cx.waker().clone());
-            Poll::Pending
-        }),
-    );
-    loop {
-        if let Some(waker) = slot.borrow().clone() {
-            return waker;
-        }
-        queues::sleep(FIRST_TIMER).await;
-    }
-}
-
-/// Bounds what a lost wake-up costs, until all shards have ended.
-///
-/// The library's loop arms the preemption timer, then runs tasks, and sleeps when none has run. When the thread is taken off its
-/// CPU in between for longer than the timer, the timer says "stop" before the first task, none has run, and the executor
-/// sleeps on tasks that are ready. A timer of its own does not end that sleep for sure: the task that would arm the next one
-/// may be among those that are ready. A wake-up from another thread always does.
-fn beat(wakers: Vec<Waker>, all_ended: Receiver<()>) {
-    while all_ended.recv_timeout(HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
-        wakers.iter().for_each(Waker::wake_by_ref);
-    }
 }
 
 fn build_executor(config: &ShardsConfig, context: ShardContext) -> Result<LocalExecutor, BuildError> {
@@ -484,7 +470,7 @@ fn assign_cpus(config: &ShardsConfig, allowed: &[usize]) -> Result<Vec<usize>, R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::{StopSignal, spawn};
+    use crate::runtime::{Queue, StopSignal, spawn};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn three_shards() -> ShardsConfig {
@@ -531,6 +517,28 @@ mod tests {
             let expected: Vec<_> = (0..shards).map(|shard| (ShardId(shard as u16), shards)).collect();
             assert_eq!(*seen.lock().unwrap(), expected);
         }
+    }
+
+    /// The first turn of an executor is lost when its thread is off the CPU for the preemption timer's time before the first task.
+    /// Such an executor slept for ever: after two seconds another one was built in its place, in one start of 300.
+    #[test]
+    fn an_executor_that_lost_its_first_turn_is_woken_until_it_turns() {
+        /// Turns only at the third beat: the two turns before are lost as well.
+        struct Asleep {
+            beats: AtomicUsize,
+            works: Sender<Result<(), BuildError>>,
+        }
+        impl std::task::Wake for Asleep {
+            fn wake(self: Arc<Self>) {
+                if self.beats.fetch_add(1, Ordering::SeqCst) == 2 {
+                    self.works.send(Ok(())).unwrap();
+                }
+            }
+        }
+        let (works, when_works) = channel();
+        let asleep = Arc::new(Asleep { beats: AtomicUsize::new(0), works });
+        let turned = first_turn(&Pulse::new(asleep.clone().into()), &when_works);
+        assert!(turned.is_ok() && asleep.beats.load(Ordering::SeqCst) == 3);
     }
 
     /// With the library's pool a shard that failed to start was silently missing, or its peers waited for it for ever.

@@ -8,6 +8,8 @@
 use super::queues::sleep;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -21,6 +23,17 @@ thread_local! {
     static TASKS: RefCell<Tasks> = const { RefCell::new(Tasks { wakers: Vec::new(), free: Vec::new() }) };
     static ENDING: Cell<bool> = const { Cell::new(false) };
     static UNFINISHED: Cell<usize> = const { Cell::new(0) };
+    static POLLS: Arc<AtomicU64> = Arc::default();
+}
+
+/// How often tasks of this shard were polled; other threads may read it.
+pub(super) fn polls() -> Arc<AtomicU64> {
+    POLLS.with(Arc::clone)
+}
+
+/// Only this thread writes, so a load and a store do.
+fn count_poll() {
+    POLLS.with(|polls| polls.store(polls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed));
 }
 
 struct Tasks {
@@ -68,6 +81,7 @@ pub(super) async fn until_the_end<T>(future: impl Future<Output = T>) -> Option<
     let mut registration = Registration { slot: None };
     let mut future = std::pin::pin!(future);
     poll_fn(|cx| {
+        count_poll();
         if registration.must_end(cx) {
             return Poll::Ready(None);
         }
