@@ -113,7 +113,9 @@ impl<M: Send + 'static> BatchSender<M> {
 
     fn close(&self) {
         match self {
-            BatchSender::Real(channel) => drop(channel.close()),
+            BatchSender::Real(channel) => {
+                channel.close();
+            }
             BatchSender::Simulated(channel) => channel.close(),
         }
     }

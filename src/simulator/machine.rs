@@ -2,8 +2,10 @@
 
 use super::checker::access::SUPER_DIGEST;
 use super::recorder::Recorder;
+use crate::base::Zxid;
 use crate::base::prng::Prng;
 use crate::config::ServerConfig;
+use crate::coordination::persistence::snapshot_format::SnapshotFile;
 use crate::coordination::server::{Limits, Server, ServerOptions};
 use crate::runtime::StopSignal;
 use crate::runtime::world::{ExecutorId, HostId, ProcessId, World, pause_us};
@@ -169,6 +171,29 @@ impl Machine {
         self.life.take();
         self.disk.lose_power();
         self.world.network().host_up(HOST);
+    }
+
+    /// A bit turns somewhere in the newest snapshot, if an older one is there to take its place.
+    pub(super) fn spoil_newest_snapshot(&self) {
+        let files = self.disk.files();
+        let kind = |path: &PathBuf| SnapshotFile::parse(path.file_name()?.to_str()?);
+        let manifests = files.iter().filter_map(kind).filter_map(|file| match file {
+            SnapshotFile::Manifest(start) => Some(start),
+            SnapshotFile::Part(..) => None,
+        });
+        let mut starts: Vec<Zxid> = manifests.collect();
+        starts.sort_unstable();
+        let [.., _, newest] = starts[..] else { return };
+        let is_of_newest = |path: &&PathBuf| matches!(kind(path), Some(SnapshotFile::Manifest(start) | SnapshotFile::Part(start, _)) if start == newest);
+        let parts: Vec<&PathBuf> = files.iter().filter(is_of_newest).collect();
+        let mut schedule = self.schedule.borrow_mut();
+        let path = schedule.choose(&parts);
+        let bytes = self.disk.durable_bytes(path).map_or(0, |bytes| bytes.len() as u64);
+        if bytes > 0 {
+            let (offset, bit) = (schedule.below(bytes) as usize, schedule.below(8) as u8);
+            let spoilt = self.disk.flip_bit(path, offset, bit);
+            self.world.trace(spoilt.unwrap_or_default().as_bytes());
+        }
     }
 
     /// The server stops because it is told to. Gives why it did not.

@@ -241,6 +241,7 @@ impl Simulation {
         if !self.sync_fails.replace(false) {
             return Err(format!("seed {}: the server ended: {reason}", self.setup.seed));
         }
+        coverage::mark("sync-failed");
         self.machine.disk().cancel_failed_sync();
         self.machine.kill();
         let down_us = self.faults.borrow_mut().between(100, 50_000);
@@ -313,6 +314,9 @@ impl Simulation {
     async fn start_after(&self, down_us: u64) {
         self.sync_fails.set(false);
         self.machine.disk().cancel_failed_sync();
+        if self.faults.borrow_mut().percent(15) {
+            self.machine.spoil_newest_snapshot();
+        }
         pause_us(down_us).await;
         self.machine.start();
     }

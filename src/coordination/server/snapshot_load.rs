@@ -7,7 +7,7 @@
 use super::error::ServerError;
 use super::message::{ShardMessage, SnapshotLoad};
 use super::shard_driver::ShardDriver;
-use crate::base::{ShardId, Zxid};
+use crate::base::{ShardId, Zxid, coverage};
 use crate::coordination::persistence::snapshot::{SnapshotFiles, SnapshotFilesError};
 use crate::coordination::persistence::snapshot_format::{Manifest, SnapshotFile};
 use crate::coordination::persistence::snapshot_loader::PartFault;
@@ -41,12 +41,14 @@ pub async fn load_newest(
     for start in files.starts().await.map_err(ServerError::Snapshots)? {
         match load(driver, files, start, discard_after).await {
             Ok(Some(manifest)) => {
+                coverage::mark("snapshot-loaded");
                 loaded.manifest = Some(manifest);
                 return Ok(loaded);
             }
             Ok(None) => tracing::warn!("snapshot {start} holds transactions that are to be discarded; not used"),
             Err(error) => {
                 tracing::error!("snapshot {start} cannot be used: {error}; trying the one before it");
+                coverage::mark("broken-snapshot-passed-over");
                 loaded.broken.insert(start);
             }
         }

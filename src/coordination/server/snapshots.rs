@@ -10,7 +10,7 @@
 
 use super::message::ShardMessage;
 use super::shard_driver::ShardDriver;
-use crate::base::{ShardId, Zxid};
+use crate::base::{ShardId, Zxid, coverage};
 use crate::config::ServerConfig;
 use crate::coordination::persistence::snapshot::{SnapshotFiles, SnapshotFilesError};
 use crate::coordination::persistence::snapshot_format::{Manifest, PartSummary, SnapshotFault};
@@ -18,7 +18,7 @@ use crate::coordination::persistence::snapshot_policy::SnapshotPolicy;
 use crate::coordination::persistence::snapshot_scan::PartScan;
 use crate::log::driver::WriteAheadLog;
 use crate::metrics::Counters;
-use crate::runtime::{LocalNotify, Queue, clock, random, sleep, spawn, timeout};
+use crate::runtime::{LocalNotify, Queue, clock, need_preempt, random, sleep, spawn, timeout};
 use crate::storage::StorageError;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -195,6 +195,10 @@ impl Snapshots {
         }
         let manifest = Manifest { start, end, epoch: u64::from(end.epoch()), parts };
         self.files.publish(&manifest).await?;
+        coverage::mark("snapshot-published");
+        if manifest.end > manifest.start {
+            coverage::mark("snapshot-part-is-fuzzy");
+        }
         Ok(manifest)
     }
 
@@ -233,7 +237,7 @@ async fn scan(driver: &ShardDriver, start: Zxid, index: u32) -> Result<(PartSumm
     let mut scan = PartScan::begin(&driver.core().borrow(), index == 0);
     loop {
         let began_us = clock::monotonic_us();
-        let enough = || clock::monotonic_us() - began_us >= SLICE_US;
+        let enough = || clock::monotonic_us() - began_us >= SLICE_US || need_preempt();
         let finished: Result<Option<Zxid>, SnapshotFault> = scan.slice(&driver.core().borrow(), part.writer(), enough);
         let finished = finished?;
         let took_us = clock::monotonic_us() - began_us;

@@ -18,6 +18,7 @@ use super::format::Life;
 use super::holds::Holds;
 use super::position::{LogOwner, Position};
 use super::writer::{FlushPlan, LogError, LogWriter, Refusal, Reservation};
+use crate::base::coverage;
 use crate::runtime::{LocalNotify, clock};
 use crate::storage::{AlignedBuf, LogFile, Storage, StorageError, SyncMode};
 use std::cell::{Cell, RefCell};
@@ -162,6 +163,7 @@ impl WriteAheadLog {
     pub async fn idle(&self) -> Result<(), WriteAheadLogError> {
         let plan = if self.cutting.get() { None } else { self.writer.borrow_mut().idle_block()? };
         if let Some(plan) = plan {
+            coverage::mark("idle-block");
             self.flush(plan).await?;
             self.kick();
         }

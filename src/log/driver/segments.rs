@@ -1,6 +1,7 @@
 //! Segment files made ahead of need, recycled and removed.
 
 use super::{WriteAheadLog, WriteAheadLogError};
+use crate::base::coverage;
 use crate::log::format::Life;
 use crate::log::position::Position;
 use crate::log::writer::SegmentSpec;
@@ -54,6 +55,7 @@ impl WriteAheadLog {
                             "no room for the next segment of the log: {reason}; writes are refused until there is"
                         );
                     }
+                    coverage::mark("no-room-for-segment");
                     // It may have got its name already, in which case only the directory was not synced.
                     for name in [life.file_name(), life.spare_file_name()] {
                         self.remove_if_there(&self.directory.join(name)).await?;
@@ -141,6 +143,9 @@ impl WriteAheadLog {
         }
         let limit = self.holds.borrow().purge_limit(position);
         let lives = self.writer.borrow_mut().purge_below(limit);
+        if !lives.is_empty() {
+            coverage::mark("log-purged");
+        }
         self.counted(self.recycle(&lives)).await
     }
 

@@ -246,6 +246,26 @@ impl Network {
         drop(gone);
     }
 
+    /// A connection request has come to `peer_host`. `None` when nobody hears it, or has room for it; an error when nobody listens.
+    fn offer(
+        &self,
+        world: &World,
+        host: HostId,
+        peer_host: HostId,
+        address: SocketAddr,
+    ) -> io::Result<Option<SimulatedSocket>> {
+        let (socket, acceptor) = {
+            let mut state = self.state.borrow_mut();
+            let is_cut = state.cut.contains(&(host, peer_host)) || state.cut.contains(&(peer_host, host));
+            if is_cut || state.down.contains(&peer_host) {
+                return Ok(None);
+            }
+            state.join(world, host, peer_host, address).ok_or(io::ErrorKind::ConnectionRefused)?
+        };
+        acceptor.into_iter().for_each(Waker::wake);
+        Ok(socket)
+    }
+
     /// The next piece in this direction arrives, unless the way is cut.
     pub(super) fn arrive(&self, world: &World, direction: Direction) {
         let mut wakers = Vec::new();
@@ -493,22 +513,8 @@ pub(in crate::runtime) async fn connect(address: SocketAddr) -> io::Result<Simul
             state.prng.delay(5, delay_us_max)
         };
         pause_us(delay_us).await;
-        let mut state = world.network().state.borrow_mut();
-        let unreachable = state.cut.contains(&(host, peer_host))
-            || state.cut.contains(&(peer_host, host))
-            || state.down.contains(&peer_host);
-        if !unreachable {
-            let (socket, acceptor) = match state.join(&world, host, peer_host, address) {
-                Some(joined) => joined,
-                None => return Err(io::ErrorKind::ConnectionRefused.into()),
-            };
-            drop(state);
-            acceptor.into_iter().for_each(Waker::wake);
-            if let Some(socket) = socket {
-                return Ok(socket);
-            }
-        } else {
-            drop(state);
+        if let Some(socket) = world.network().offer(&world, host, peer_host, address)? {
+            return Ok(socket);
         }
         // Lost on the way, or the backlog is full: the kernel tries again.
         pause_us(RETRY_US).await;
