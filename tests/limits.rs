@@ -274,7 +274,7 @@ fn lists_for_a_client_that_does_not_read_cost_neither_memory_nor_the_time_of_oth
     const REQUESTS: usize = 390;
     const CHILDREN: usize = 30_000;
     /// Of the gigabyte asked for.
-    const GROWTH_BYTES_MAX: u64 = 64 << 20;
+    const GROWTH_BYTES_MAX: u64 = 160 << 20;
     for shards in [1, 3] {
         let (_directory, server) = start("lists", shards, |_| ());
         let mut other = Client::connect(server.address).expect("a connection");

@@ -212,7 +212,7 @@ mod tests {
         }
         let list: Vec<Acl> = (0..40_000).map(|perms| acl(perms, "auth", "")).collect();
         assert_eq!(fix(&config, &list, &ids), Err(InvalidAcl));
-        assert_eq!(fix(&config, &list[..100], &ids).unwrap().len(), 9_000);
+        assert_eq!(fix(&config, &list[..10], &ids).unwrap().len(), 900);
         let many = (0..200).try_fold(ids, |ids, user| config.authenticate("digest", &[b'a', b':', user], &ids));
         assert_eq!(many, Err(AuthFailed));
     }

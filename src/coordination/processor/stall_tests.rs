@@ -76,15 +76,16 @@ fn multi_of_small_parts_is_refused_by_a_full_log() {
 fn transaction_that_no_log_takes_is_refused() {
     let mut server = TestServer::new(1);
     let (client, _) = server.client(0);
-    for i in 0..1500 {
-        let auth = format!("user{i}:secret");
+    for i in 0..90 {
+        let auth = format!("user-with-a-long-name-{i}:secret");
         server.request(client, xid::AUTH, &Request::Auth { scheme: "digest", auth: auth.as_bytes() });
     }
     server.settle();
     server.received(client);
     let mut scratch = Vec::new();
-    let acl = AclVector::from_acls(&[Acl { perms: 31, ..auth_entry() }], &mut scratch);
-    let names = names(10_000);
+    let entries: Vec<Acl> = (1..=9).map(|perms| Acl { perms, ..auth_entry() }).collect();
+    let acl = AclVector::from_acls(&entries, &mut scratch);
+    let names = names(5_000);
     let node =
         |path| MultiOp::Create(Create { path, data: None, acl, flags: CreateFlags(0), ttl_ms: None, with_stat: false });
     server.request(client, 2, &Request::Multi(names.iter().map(|name| node(name)).collect()));

@@ -225,7 +225,7 @@ fn crash_that_loses_or_halves_is_found() {
         let restart = |recovered, dump: Dump| {
             let mut history = history.clone();
             history.lives[0].crashed = Some(history.ended);
-            let life = Life { started: history.ended, recovered, recovered_dump: dump, ..Life::default() };
+            let life = Life { shards: 1, started: history.ended, recovered, recovered_dump: dump, ..Life::default() };
             history.lives.push(life);
             verify(&history, &PROMISES)
         };

@@ -212,6 +212,7 @@ impl Shard {
         });
         if whole {
             connection.packets_sent += 1;
+            out.latencies_us.push(self.now_us.saturating_sub(self.asked_us));
             Self::mark_dirty(connection, out);
         }
         whole
