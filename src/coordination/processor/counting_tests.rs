@@ -138,6 +138,7 @@ fn silent_session_ends_uncounted() {
     for _ in 0..60 {
         server.now_ms += 50;
         server.tick();
+        server.settle();
     }
     assert_eq!(server.sequencer.sessions_expired(), 1);
     assert_eq!(server.shards[0].sessions().len(), 0);
