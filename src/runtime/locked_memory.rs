@@ -17,7 +17,8 @@ pub(super) const IO_BYTES_MIN: usize = 64 << 10;
 /// See [`IO_BYTES_MIN`].
 pub(super) const RING_DEPTH_MIN: usize = 128;
 
-/// Tries until `attempt` ends otherwise than with what `is_short` calls too little memory, or for a second. Blocks the thread.
+/// Calls `attempt` again and again while its error is one that `is_short` takes for too little memory, for a second at most.
+/// Gives the last result. Blocks the thread.
 pub(super) fn wait_while_short<T, E>(
     mut attempt: impl FnMut() -> Result<T, E>,
     is_short: impl Fn(&E) -> bool,

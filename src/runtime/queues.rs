@@ -1,7 +1,7 @@
 //! Task queues of a shard, and the small verbs every task needs: spawn, sleep, time out, yield.
 //!
 //! Shares matter only when several queues want the CPU at once. All queues are `Latency::NotImportant`: with
-//! `Latency::Matters` an executor falls asleep with work to do (see [`super::heartbeat`]) far more often.
+//! `Latency::Matters` an executor falls asleep with work to do (see `runtime::heartbeat`) far more often.
 
 use super::tasks::until_the_end;
 use super::world;

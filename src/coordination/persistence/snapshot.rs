@@ -154,9 +154,10 @@ impl SnapshotFiles {
         if names.is_empty() { Ok(()) } else { self.storage.sync_directory(&self.directory).await }
     }
 
-    /// Removes what is older than the newest `retain` snapshots. Snapshots that cannot be read, or that are among `broken`, do
-    /// not count: newer ones stay to be looked at, older ones go with the rest. Gives the start of the oldest snapshot kept, from
-    /// which the log is still needed; `None` while there are fewer than `retain`: then the whole log is kept, too.
+    /// Keeps the newest `retain` snapshots that can be loaded, and removes everything older. A snapshot that cannot be read,
+    /// or is among `broken`, is not counted: it stays if it is newer than the oldest snapshot kept, and goes otherwise.
+    /// Gives the start of the oldest snapshot kept: the log is needed from there. `None` while there are fewer than
+    /// `retain`: then the whole log is kept, too.
     pub async fn purge(&self, retain: usize, broken: &BTreeSet<Zxid>) -> Result<Option<Zxid>, StorageError> {
         let mut kept = Vec::new();
         for start in self.starts().await? {
@@ -169,7 +170,8 @@ impl SnapshotFiles {
         Ok(kept.last().copied().filter(|_| kept.len() >= retain))
     }
 
-    /// Removes all snapshots that are not known to hold nothing above `zxid`: the log was cut there.
+    /// Removes every snapshot that may hold something above `zxid`: the log was cut there. A snapshot that cannot be read
+    /// may.
     pub async fn remove_beyond(&self, zxid: Zxid) -> Result<(), StorageError> {
         for start in self.starts().await? {
             if !self.manifest(start).await.is_ok_and(|manifest| manifest.end <= zxid) {

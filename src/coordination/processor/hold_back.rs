@@ -62,7 +62,8 @@ impl HoldBack {
     pub fn decide(&mut self, load: &Load) -> Option<HoldBackChange> {
         let divisor = if self.held_back { 2 } else { 1 };
         let HoldBackLimits { held_bytes_max, unapplied_bytes_max, lag_max, pending_messages_max } = self.limits;
-        // A lag over the end of an epoch is a number without meaning, and short.
+        // Across the end of an epoch the difference of two zxids does not count transactions. Such a lag is over soon, and
+        // is not looked at.
         let same_epoch = load.handed.epoch() == load.slowest.epoch();
         let lag = if same_epoch { load.handed.0.saturating_sub(load.slowest.0) } else { 0 };
         let hold = load.held_bytes > held_bytes_max / divisor

@@ -1,11 +1,11 @@
-//! Requests on their way from a shard to the sequencer, packed: their records share one piece of memory, so that what one
-//! wake-up forwards costs a handful of allocations, and as few to be freed by the core of the sequencer.
+//! Packs of requests on their way from a shard to the sequencer. The records of a pack share one piece of memory. So a shard
+//! allocates only a few times for all that one wake-up forwards, and the core of the sequencer has as little to free.
 
 use super::message::{WriteBody, WriteRequest};
 use bytes::Bytes;
 
-/// Requests and their records' bytes in a pack from which on the next request begins another. A pack's records are held until the
-/// last of its requests was validated.
+/// A pack that holds so many requests, or so many bytes of records, is full: the next request begins another pack. The
+/// records of a pack stay in memory until the last request of the pack was validated.
 const FULL: PackSize = PackSize { requests: 1024, record_bytes: 64 << 10 };
 
 /// Some requests of one shard, in order.
@@ -24,7 +24,7 @@ pub struct PackSize {
 }
 
 impl RequestPack {
-    /// An empty pack with room for `size`, and no more than is full.
+    /// An empty pack with room for `size`, but for no more than a full pack holds.
     pub fn with_room(size: PackSize) -> RequestPack {
         RequestPack {
             requests: Vec::with_capacity(size.requests.min(FULL.requests)),
@@ -42,7 +42,8 @@ impl RequestPack {
         PackSize { requests: self.requests.len(), record_bytes: self.records.len() }
     }
 
-    /// Adds a request. `record` is that of a [`WriteBody::Operation`], which is given without; empty for any other.
+    /// Adds a request. For a [`WriteBody::Operation`], whose own `record` must be empty, `record` is the operation's record;
+    /// for any other body `record` is empty.
     pub fn push(&mut self, request: WriteRequest, record: &[u8]) {
         self.requests.push((request, record.len()));
         self.records.extend_from_slice(record);

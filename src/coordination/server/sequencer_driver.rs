@@ -188,7 +188,8 @@ impl SequencerDriver {
     fn validate(&self, room_bytes: usize, driver: &Rc<ShardDriver>) {
         let shard = driver.core().borrow();
         let mut sequencer = self.sequencer.borrow_mut();
-        // This runs in every turn, also in those that only read: what is not used to stamp anything need not be asked for.
+        // This runs in every turn, also in turns that only read. The clocks are read only when a request is there to be
+        // stamped.
         let (now_ms, wall_ms) = match sequencer.queued() {
             0 => (0, 0),
             _ => (clock::monotonic_ms() as i64, clock::wall_ms()),

@@ -405,7 +405,7 @@ impl ShardDriver {
             return connection.close();
         }
         if !connection.is_writable() {
-            // Its writing task comes back for it.
+            // The connection's writing task fetches the rest once the socket has taken what it was given.
             return;
         }
         let spare = self.spare.borrow_mut().pop().unwrap_or_default();

@@ -55,7 +55,8 @@ pub struct Snapshots {
     policy: RefCell<SnapshotPolicy>,
     /// `None`: everything is kept for ever, as ZooKeeper does without `autopurge.purgeInterval`.
     purging: Option<Purging>,
-    /// With `forceSync=no`, durable has another meaning: the log must be synced for the snapshot's sake.
+    /// True with `forceSync=no`: what the log calls durable need not be on disk then, so the log is synced before a snapshot
+    /// is published.
     sync_log: bool,
     /// Snapshots that could not be loaded at start: they do not count as kept.
     broken: BTreeSet<Zxid>,

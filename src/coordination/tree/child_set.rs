@@ -187,7 +187,7 @@ impl Place {
 }
 
 impl Page {
-    /// Beyond it a page is split, if it has more than one name. Half of it is gone through for a name.
+    /// A longer page is split, unless it holds a single name. To find a name, half of a page is read on average.
     const BYTES_MAX: usize = 256;
 
     fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
@@ -208,15 +208,17 @@ impl Page {
 
     /// Where `name` is, or else where it belongs.
     fn find(&self, name: &[u8]) -> Result<Place, Place> {
-        // What `name` has in common with the entry before the one that is looked at, which is less than `name`.
+        // How many bytes `name` shares with the entry in front of `entry`. That entry is less than `name`.
         let mut shared = 0;
         for entry in self.entries() {
             if entry.shared > shared {
-                // It differs from `name` where the one before it does.
+                // `entry` shares more with the entry in front of it than `name` does. So `entry` differs from `name` at the
+                // same byte, and is less as well.
                 continue;
             }
             if entry.shared < shared {
-                // It is greater where `name` and the one before it still agree.
+                // `entry` differs from the entry in front of it at a byte where that entry and `name` still agree. So
+                // `entry` is greater than `name`.
                 return Err(Place { offset: entry.offset, shared, shared_next: entry.shared });
             }
             let wanted = &name[shared..];
@@ -238,7 +240,7 @@ impl Page {
         let mut entries = Entries::new();
         append_entry(&mut entries, place.shared, &[&name[place.shared..]]);
         let end = self.entry_at(place.offset).map_or(place.offset, |next| {
-            // Less of it has to be stored after `name` than before.
+            // Behind `name`, the next entry shares more bytes with what stands in front of it, so less of it is stored.
             append_entry(&mut entries, place.shared_next, &[&next.rest[place.shared_next - next.shared..]]);
             next.end
         });
@@ -264,8 +266,8 @@ impl Page {
         self.bytes.splice(range, entries.iter().copied());
     }
 
-    /// Cuts off the entries from the first one at or beyond `from`, or else the last one; none of a page that has only one. Gives
-    /// their first name and them.
+    /// Cuts the page in two at the first entry that begins at or beyond `from`, or at the last entry if there is none. Gives
+    /// the part that was cut off, with its first name. A page of one entry is not cut.
     fn split_off(&mut self, from: usize) -> Option<(EcoString, Page)> {
         let mut name = Vec::new();
         let is_cut = |entry: &Entry| entry.offset >= from.max(1) || entry.end == self.bytes.len();
@@ -325,8 +327,8 @@ impl Sink for Entries {
     }
 }
 
-/// Writes an entry right where it stays. To return it and have it copied cost a start with a million children a tenth of its time:
-/// before what was just written byte by byte is read as words, the CPU waits for all its stores.
+/// Writes an entry right where it stays. When entries were returned and copied, a start with a million children took a tenth
+/// longer: a copy reads in words what was just written byte by byte, and for that the CPU waits until its stores are done.
 fn append_entry(out: &mut impl Sink, shared: usize, rest: &[&[u8]]) {
     append_varint(out, shared);
     append_varint(out, rest.iter().map(|part| part.len()).sum());

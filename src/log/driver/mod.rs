@@ -212,7 +212,7 @@ impl WriteAheadLog {
             }
         };
         let buffer = file.write_at(plan.bytes, plan.offset).await?;
-        // Only planted: a segment of a log that syncs is open so that the write did it.
+        // Reached with a planted bug only: a log that syncs opens its segments so that each write syncs itself.
         if plan.sync && self.sync == SyncMode::OnRequest {
             file.sync().await?;
         }

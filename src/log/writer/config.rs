@@ -12,7 +12,7 @@ pub struct LogConfig {
     pub block_bytes: u32,
     /// Largest write of one flush, bytes, a multiple of `block_bytes`.
     pub flush_bytes_max: u32,
-    /// Bound on queued and reserved bytes above which [`LogWriter::try_reserve`] refuses.
+    /// Bound on queued and reserved bytes above which [`super::LogWriter::try_reserve`] refuses.
     pub queue_bytes_max: u64,
     /// Segments kept ready ahead of the one written.
     pub ready_segments: usize,

@@ -258,7 +258,7 @@ impl<B: BlockBuffer> LogWriter<B> {
             in_flight: None,
             durable_position,
             synced_position: durable_position,
-            // What was recovered is only as sure as the next block makes it, so an idle log says it once.
+            // No block says yet that the recovered records are durable, so an idle log writes one block that does.
             claimed_position: Position::ZERO,
             committed: start.committed,
             told_committed: Position::ZERO,

@@ -106,8 +106,8 @@ pub(super) struct Follower<'h> {
     opened: bool,
     /// Nothing more can come: the client's stream ended, or the server must have closed the connection.
     finished: bool,
-    /// What was missing when the stream of a connection ended that the server closed. A session that moves on takes what was
-    /// under way away from its old connection, as a broken connection would; anything else must be there.
+    /// What was missing at the end of the stream, when the server closed the connection. Frames may be missing only if the
+    /// session moved on: the move drops what was under way on the old connection, as a broken connection would.
     cut_short: Option<Box<Finding>>,
 }
 
@@ -243,8 +243,9 @@ impl<'h> Follower<'h> {
         self.expect_reply(request.op_code(), xid, commit.zxid.wire(), reply)
     }
 
-    /// Authentications have no position. They took effect before `commit` when the stream says so: an event of `commit`, or
-    /// the reply to a later request that it answers, stands behind their replies; or when their replies had arrived before.
+    /// An authentication names no position. It took effect before `commit` in two cases: its reply stands in front of an
+    /// event of `commit` or of the reply to a later request that `commit` answers; or its reply had arrived before `commit`
+    /// was committed.
     fn auths_before(&mut self, commit: &Committed, own: bool) -> Check {
         let waiting = self.waiting_auths();
         if waiting == 0 {

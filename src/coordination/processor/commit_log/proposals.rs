@@ -20,7 +20,7 @@ pub(super) struct Proposals {
     /// For each transaction its zxid and its end in `open`.
     open_ends: VecDeque<(Zxid, usize)>,
     sealed: VecDeque<Chunk>,
-    /// Of `sealed`, how many at its end the log has not been given.
+    /// Number of chunks at the end of `sealed` that were not given to the log yet.
     new_for_log: usize,
     /// Length of all sealed chunks.
     sealed_bytes: usize,

@@ -1,9 +1,9 @@
 //! The records that the sequencer knows without asking anybody: prep's overlay over what the owners say.
 //!
-//! A record is **outstanding** from the proposal that changes it until no answer of its owner can be older than the change. Then it
-//! is only **remembered**: since every change goes through here, it stays true until the next one, and prep need not ask the owner
-//! (which may be another shard) for a record that is written or looked up again and again. What is remembered is bounded;
-//! what is outstanding must stay, and is bounded by admission.
+//! A record is **outstanding** from the proposal that changes the record until every answer of the record's owner includes
+//! the change. From then on the record is only **remembered**. A remembered record stays true, since every change goes
+//! through the sequencer: prep need not ask the owner, perhaps another shard, for a record that is used again and again.
+//! Remembered records have a bound in bytes. Outstanding records must stay, and admission bounds them.
 //!
 //! Invariants:
 //! - Rule B1: for every request that is still to be validated, its lookups' answers overlaid with this are the records after the
@@ -118,7 +118,8 @@ impl KnownRecords {
         }
     }
 
-    /// The owner of the record at `path` was asked, and this is what it is after the last proposal, unless it is known already.
+    /// The owner answered that the record at `path` is `image`. That is the record after the last proposal, unless the
+    /// record is known already: then the known one stays.
     pub fn learn(&mut self, path: &str, image: Option<&NodeImage>) {
         if self.remembered_bytes_max == 0 {
             return;
@@ -150,8 +151,9 @@ impl KnownRecords {
         self.created_ephemerals.get(&session).into_iter().flatten().map(|path| &**path)
     }
 
-    /// What proposals up to `zxid` changed and later ones did not is no longer outstanding. The caller vouches that every lookup
-    /// that a request still to be validated relies on was sent after the batch with `zxid` had been handed to the owner.
+    /// Changes up to `zxid` stop being outstanding, unless a later proposal changed the record again. The caller vouches for
+    /// this: requests that are still to be validated hold no answer from before the batch with `zxid` was handed to the
+    /// owner.
     pub fn settle_up_to(&mut self, zxid: Zxid) {
         while let Some((changed, slot)) = self.order.pop_front_if(|(changed, _)| *changed <= zxid) {
             let entry = &mut self.entries[slot as usize];
@@ -182,7 +184,8 @@ impl KnownRecords {
         }
     }
 
-    /// The oldest candidate: forgotten, unless it was asked for since it was last spared, or has become outstanding again.
+    /// Forgets the oldest candidate. It is spared when it was asked for since it was last spared, and kept when it is
+    /// outstanding again.
     fn spare_or_forget(&mut self, slot: Slot) {
         let entry = &mut self.entries[slot as usize];
         if entry.outstanding.is_none() && entry.used.take() && self.remembered_bytes_max > 0 {

@@ -1,7 +1,7 @@
 //! Questions to the shards that own records: asked ahead of validation, and used by it.
 //!
-//! Invariant: a request's answers, overlaid with what the sequencer knows, are the records after the last proposal from the moment
-//! that it is at the front of the queue (rule B1).
+//! Invariant: once a request is at the front of the queue, the answers to the request, overlaid with what the sequencer
+//! knows, are the records after the last proposal (rule B1).
 
 use super::draft::{LOOKUPS_MAX, foresee_parts};
 use super::foresight::{Foresight, Known};
@@ -68,8 +68,9 @@ impl Ticket {
 }
 
 impl Leadership {
-    /// When the front of the queue waits for records, asks what those behind it will surely need, once for each. Whoever can be
-    /// validated at once is not looked at: most requests are of records that are known.
+    /// While the front of the queue waits for records, asks for what the requests behind it will surely need, once for each
+    /// request. When the front can be validated at once, nothing is looked at: most requests are about records that are
+    /// known.
     pub(super) fn look_ahead(&mut self, handed: Zxid, out: &mut SequencerOutputs) {
         if self.config.map.shards() == 1 || self.queue.front().is_none_or(|front| front.unanswered == 0) {
             return;
@@ -83,7 +84,8 @@ impl Leadership {
             }
             let keys = self.first_remote_keys(&self.queue[place].item);
             asked += keys.len() + 1;
-            // Also of one that asks nothing now: if it asks in its turn, those behind it rely on older answers.
+            // A request that asks nothing now is stamped as well: it may ask in its turn, and the requests behind it then
+            // hold older answers.
             self.queue[place].issued_after = handed;
             self.ask(place, keys, handed, out);
         }
@@ -156,8 +158,8 @@ impl Leadership {
         }
     }
 
-    /// The answers that a request was validated with are as good for the next one. Of a long one only the first are kept: it must
-    /// not push out what others need, nor hold anybody for that.
+    /// Remembers the answers that a request was validated with: they hold for the next request as well. Of a long one only
+    /// the first are kept: it must not push out what others need, nor hold anybody for that.
     pub(super) fn learn(&mut self, answers: Option<Box<Answers>>) {
         for (path, image) in answers.iter().flat_map(|answers| &answers.nodes).take(LOOKUPS_MAX) {
             self.known.learn(path, image.as_ref());

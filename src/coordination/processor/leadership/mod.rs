@@ -50,8 +50,8 @@ struct Waiting {
     item: Item,
     /// The most that its transaction takes of the log, once that was counted.
     room_bytes: Option<usize>,
-    /// What had been handed to the shards when it was first looked at for what must be looked up; [`Zxid::MAX`] before. Along the
-    /// queue it never goes down.
+    /// The last transaction that had been handed to the shards when the lookups of this request were worked out;
+    /// [`Zxid::MAX`] until then. From the front of the queue to its end this zxid never goes down.
     issued_after: Zxid,
     /// Lookups not answered yet.
     unanswered: usize,
@@ -326,8 +326,8 @@ impl Leadership {
         log.hand_over_answers(out);
     }
 
-    /// Nothing that a queued request may rely on settles: its answers date from `issued_after` at the earliest, and lookups
-    /// are sent in the order of the queue.
+    /// Settles the changes that no queued request needs as outstanding. The answers that a queued request holds are at least
+    /// as new as its `issued_after`. Lookups are sent in the order of the queue, so the front of the queue sets the limit.
     pub(super) fn settle(&mut self, log: &CommitLog) {
         let handed = log.handed();
         let mut limit = self.queue.front().map_or(handed, |front| front.issued_after.min(handed));

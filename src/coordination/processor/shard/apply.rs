@@ -260,8 +260,9 @@ impl Shard {
         let RequestId { connection, sequence } = txn.header.request;
         let Some(number) = self.own_number(connection) else { return Ok(()) };
         let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
-        // Answered where it stands. To move it out first would read back what two overlapping stores have just written, for which
-        // the CPU waits until all stores before them have left its buffer, those of a large value too: 8 % of a write.
+        // The request is answered while it stands in the queue. To move it out first would read memory that two overlapping
+        // stores have just written. For such a read the CPU waits until all earlier stores have left its store buffer, those
+        // of a large value included: that took 8 % of a write.
         let (oldest, output) = connection.oldest_unanswered_and_output();
         let Some(oldest) = oldest.filter(|oldest| oldest.sequence == sequence) else { return Ok(()) };
         let latency_us = self.now_us.saturating_sub(oldest.since_us);
@@ -359,7 +360,8 @@ impl Shard {
         }
     }
 
-    /// The session is gone: its connection ends after what it has coming, unless it asked for it and got its reply.
+    /// The session is gone: its connection is closed once the pending output is sent. A connection that has asked for the
+    /// end itself is closing already.
     fn session_closed(&mut self, session: Session, out: &mut ShardOutputs) {
         let Some(number) = self.own_number(session.connection) else { return };
         if let Some(connection) = self.connections.get(&number)

@@ -30,7 +30,7 @@ pub enum ConnectionState {
 pub(super) struct Held {
     /// Its number on the connection.
     pub sequence: u64,
-    /// What the server had handed to any client when the request was read: it is not served below.
+    /// The value of `released` when the request was read. The request is not served at a position below that value.
     pub released: Zxid,
     /// The frame's body.
     pub body: Box<[u8]>,
@@ -160,7 +160,7 @@ impl Connection {
         Some(held)
     }
 
-    /// It could not: it is the first again.
+    /// The request could not take its turn: it returns to the front of the queue.
     pub(super) fn hold_again(&mut self, held: Held) {
         self.barriers += usize::from(held.barrier);
         self.requests_bytes += held.body.len();
@@ -198,7 +198,8 @@ impl Connection {
         !self.waiting.is_empty() || self.arming.is_some()
     }
 
-    /// True when a write may be forwarded although requests wait: nothing among them decides what the write is.
+    /// True when a write may be forwarded although requests wait: none of the waiting requests can change what the write
+    /// means.
     pub(super) fn lets_writes_pass(&self) -> bool {
         self.barriers == 0 && self.arming.is_none()
     }

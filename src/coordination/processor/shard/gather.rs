@@ -393,7 +393,8 @@ impl Shard {
         }
     }
 
-    /// A read with a watch was answered: its registration, or the event that has consumed it, stays or loses a reason.
+    /// A read with a watch was answered. With `keep` the watch's registration stays; otherwise the registration loses the
+    /// tag of the read. If the registration has fired already, the same happens to its event.
     pub(super) fn settle_watch(&mut self, number: u64, kind: WatchKind, node_path: &str, tag: Tag, keep: bool) {
         if !keep {
             coverage::mark("tentative-watch-dropped");

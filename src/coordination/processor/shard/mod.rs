@@ -7,10 +7,10 @@
 //!
 //! Invariants (docs/ordering.md, window reads):
 //! - `applied` moves with each transaction, after its records, events and reply; nothing else is served in between (A12).
-//! - A connection's requests take their turn in order, but for one exception: a write does not wait for reads that wait. A read
-//!   waits until the earlier requests that need agreement are answered, and until `applied` has reached what the server had
-//!   released when the request was read (A3); before the transaction of a write is applied, the reads before it have had their
-//!   turn (A2).
+//! - A connection's requests take their turn in order, with one exception: a write passes waiting reads. A read waits until
+//!   the earlier requests that need agreement are answered. A read also waits until `applied` has reached the value that
+//!   `released` had when the read came in (A3). The reads in front of a write have their turn before the write's transaction
+//!   is applied (A2).
 //! - A read is answered as of `applied` at its turn, whoever owns the record, and its reply carries that position (A7).
 //! - What is kept of other shards' records is exact at `applied` (see `read_cache`).
 //! - Before a reply or an event leaves, the driver raises the server's `released` word to the zxid that
@@ -316,9 +316,9 @@ impl Shard {
             })
     }
 
-    /// Takes what the connection can send now; `spare` becomes its next buffer. The zxid is the newest state that it tells of:
-    /// `released` must be raised to it first. Requests that waited for the room take their turns, so the connection may be dirty
-    /// again.
+    /// Takes the bytes that the connection can send now; `spare` becomes the connection's next buffer. The bytes tell of
+    /// states up to the zxid that is returned: raise `released` to that zxid before the bytes are sent. Requests that waited
+    /// for room in the output take their turns now, so the connection may be dirty again.
     pub fn take_output(&mut self, number: u64, spare: Vec<u8>, out: &mut ShardOutputs) -> (Vec<u8>, Zxid) {
         let Some(connection) = self.connections.get_mut(&number) else { return (Vec::new(), Zxid::ZERO) };
         connection.dirty = false;
@@ -455,7 +455,8 @@ impl Shard {
         self.watches.remove_connection(number);
         if let Some(connection) = self.connections.get_mut(&number) {
             let gathers = connection.cut_off();
-            // Also when it is dirty already: whoever has put it aside because its socket takes nothing must look again.
+            // The connection is listed even when it is dirty already: the driver may have put it aside because its socket
+            // takes nothing, and must look at it again.
             connection.dirty = true;
             out.dirty.push(number);
             self.abandon(gathers);

@@ -55,8 +55,8 @@ pub(super) struct Output {
     recent_reply_bytes: usize,
 }
 
-/// What a reply to come is taken to be at least: a few bytes of requests must not ask for many of replies without end, and
-/// how many is not known before they come.
+/// The least length that a reply to come is counted with. The length of a reply is not known before the reply comes, and
+/// without a guess short requests could ask for long replies without end.
 const REPLY_BYTES_EXPECTED_MIN: usize = 8 << 10;
 /// A longer reply takes the place of what is ready instead of being copied behind it, when that is empty.
 const COPIED_BYTES_MAX: usize = 16 << 10;
@@ -108,7 +108,8 @@ impl Output {
         self.recent_reply_bytes = bytes.max(self.recent_reply_bytes - self.recent_reply_bytes / 8);
     }
 
-    /// Appends an event; one that hangs on unanswered reads is behind their places, and may still be dropped.
+    /// Appends an event. An event that hangs on unanswered reads stands behind the places of these reads, and may still be
+    /// dropped.
     pub(super) fn append_event(&mut self, zxid: Zxid, fired: &Fired, write: impl FnOnce(&mut Vec<u8>)) {
         if fired.confirmed {
             return self.append(zxid, write);

@@ -61,10 +61,11 @@ impl<'a> Parsed<'a> {
 }
 
 impl Shard {
-    /// Bytes from a client. `released` is the server's word, read once when they arrived. Returns how many were consumed. The
-    /// rest is the beginning of a frame, to be offered again with what follows; or, when [`Shard::wants_bytes`] says no
-    /// afterwards, frames to be offered again as soon as it says yes: a few bytes of requests can ask for many of replies. An
-    /// error closes the connection at once.
+    /// Takes bytes of a client. `released` is the server's word as it was when the bytes arrived. Returns how many bytes
+    /// were consumed; the caller offers the rest again. When [`Shard::wants_bytes`] says yes, the rest is the beginning of a
+    /// frame and is offered together with what comes next. When it says no, the rest may be whole frames, which are offered
+    /// once it says yes: a short request can ask for a long reply, so requests wait for room. An error closes the connection
+    /// at once.
     pub fn receive(
         &mut self,
         number: u64,
@@ -135,8 +136,8 @@ impl Shard {
         self.forward(number, 0, 0, Expected::Connect { read_only }, body, &[], out);
     }
 
-    /// A request was read: it takes its turn, or waits for it behind the others. A write does not wait for reads that wait: its
-    /// transaction is not applied before they have had their turn ([`Shard::serve_before`]).
+    /// A request was read: the request takes its turn now, or waits behind the others. A write passes waiting reads: the
+    /// shard serves those reads before it applies the write's transaction ([`Shard::serve_before`]).
     fn request(&mut self, number: u64, sequence: u64, released: Zxid, body: &[u8], out: &mut ShardOutputs) {
         let Some(connection) = self.connections.get(&number) else { return };
         let parsed = Parsed::new(body);
@@ -186,8 +187,8 @@ impl Shard {
         }
     }
 
-    /// The transaction of a request is about to be applied, or its answer given: the reads of its connection that come before
-    /// it have their turn now, and do not see it (rule A2).
+    /// To be called before the transaction of `request` is applied, or `request` is answered without one. The waiting reads
+    /// in front of `request` have their turn now, so that they do not see the transaction (rule A2).
     pub(super) fn serve_before(&mut self, request: RequestId, out: &mut ShardOutputs) {
         let Some(number) = self.own_number(request.connection) else { return };
         if planted::is("write-overtakes-read") {
@@ -198,7 +199,8 @@ impl Shard {
             && let Some(held) = connection.take_held()
         {
             coverage::mark("read-served-before-own-write");
-            // What the read waits for was released before the write was forwarded, so its zxid is lower.
+            // The read waits for a position that was released before the write was forwarded. So this position lies below
+            // the zxid of the write.
             if !self.take_held_turn(number, held, out) {
                 debug_assert!(false, "a read before a write is served before the write");
                 return self.close_now(number, out);
@@ -206,7 +208,7 @@ impl Shard {
         }
     }
 
-    /// A request that has waited tries again; if it must wait on, it is the first again.
+    /// Lets a waiting request try to take its turn. A request that must go on waiting returns to the front of the queue.
     fn take_held_turn(&mut self, number: u64, held: Held, out: &mut ShardOutputs) -> bool {
         self.asked_us = held.since_us;
         let turn = self.take_turn(number, held.sequence, held.released, &Parsed::new(&held.body), out);
