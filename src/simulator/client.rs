@@ -91,7 +91,8 @@ impl ClientDriver {
         let live = current.as_ref().is_some_and(|link| self.recorder.is_live(link.key));
         let old = self.old.borrow();
         let old_waits = old.as_ref().is_some_and(|link| !link.greeted.get() && self.recorder.is_live(link.key));
-        !old_waits && (!live || self.client.borrow().unanswered() == 0)
+        let client = self.client.borrow();
+        !old_waits && (!live || client.unanswered() == 0 && !client.awaits_close())
     }
 
     /// What is unanswered, in words.

@@ -81,8 +81,12 @@ impl Machine {
         &self.disk
     }
 
-    /// Starts a server.
-    pub(super) fn start(&self) {
+    /// Starts a server, once the kernel has finished what it was doing for the one before: a process that is killed is gone, and its
+    /// lock on the data directory with it, only when its requests to the kernel have ended.
+    pub(super) async fn start(&self) {
+        while !self.disk.is_idle() {
+            pause_us(100).await;
+        }
         self.disk.drop_clean_pages();
         let (config, options) = self.settings();
         self.recorder.starts(config.shards.unwrap_or(1), options.limits.transactions_of_first_epoch);

@@ -57,7 +57,7 @@ const ANSWER_US_MAX: u64 = 20_000_000;
 /// A run that has not sent its operations by then, in microseconds, stands still.
 const RUN_US_MAX: u64 = 600_000_000;
 /// So long must nothing be committed before a run counts as quiet, in microseconds.
-const QUIET_US: u64 = 60_000;
+const QUIET_US: u64 = 200_000;
 /// How long after the end of a full disk the server may still refuse, in microseconds.
 const ROOM_NOTICED_US: u64 = 2_000_000;
 
@@ -83,7 +83,8 @@ pub fn run(setup: Setup) -> Report {
         marks,
         // What the checker says explains more than what the server stopped for.
         result: match (result, verdict) {
-            (_, Err(violation)) => Err(violation),
+            (Err(reason), Err(violation)) => Err(format!("{violation}\nbesides: {reason}")),
+            (Ok(()), Err(violation)) => Err(violation),
             (Err(reason), Ok(_)) => Err(reason),
             (Ok(()), Ok(verified)) => Ok(verified),
         },
@@ -153,7 +154,7 @@ impl Simulation {
 
     /// Runs to the end. An error is a server that stopped, or does not come to rest.
     async fn run(&self) -> Result<(), String> {
-        self.machine.start();
+        self.machine.start().await;
         for (number, client) in self.clients.iter().enumerate() {
             let process = self.world.start_process(client_host(number), "client");
             self.world.start_main(process, client.clone().run());
@@ -191,6 +192,7 @@ impl Simulation {
         self.clients.iter().for_each(|client| client.rest());
         self.machine.disk().set_full(false);
         self.machine.disk().cancel_failed_sync();
+        self.machine.disk().slow_down(0, 1);
         self.world.network().heal_all();
         self.until_answered().await?;
         self.clients.iter().for_each(ClientDriver::ask_last);
@@ -199,7 +201,7 @@ impl Simulation {
             let before = self.recorder.commits();
             pause_us(QUIET_US + 8 * self.world.network().delay_us_max()).await;
             self.look_after_server().await?;
-            if self.recorder.commits() == before {
+            if self.recorder.commits() == before && self.recorder.is_serving() {
                 return Ok(());
             }
         }
@@ -246,7 +248,7 @@ impl Simulation {
         self.machine.kill();
         let down_us = self.faults.borrow_mut().between(100, 50_000);
         pause_us(down_us).await;
-        self.machine.start();
+        self.machine.start().await;
         Ok(())
     }
 
@@ -258,7 +260,7 @@ impl Simulation {
                 self.machine.kill();
                 if then_power_loss {
                     coverage::mark("power-loss-after-kill");
-                    self.restart_then_lose_power().await;
+                    self.restart_then_lose_power().await?;
                 }
                 self.start_after(down_us).await;
             }
@@ -318,15 +320,19 @@ impl Simulation {
             self.machine.spoil_newest_snapshot();
         }
         pause_us(down_us).await;
-        self.machine.start();
+        self.machine.start().await;
     }
 
     /// The server comes back on what the page cache kept, may acknowledge for a while, and then the power fails (rule E3).
-    async fn restart_then_lose_power(&self) {
+    async fn restart_then_lose_power(&self) -> Result<(), String> {
         let up_us = self.faults.borrow_mut().between(0, 60_000);
-        self.machine.start();
+        self.sync_fails.set(false);
+        self.machine.disk().cancel_failed_sync();
+        self.machine.start().await;
         pause_us(up_us).await;
+        self.look_after_server().await?;
         self.machine.lose_power();
+        Ok(())
     }
 
     fn break_connection(&self, client: u64) {

@@ -123,6 +123,11 @@ impl Client {
         }
     }
 
+    /// True when the server is to close the connection in use.
+    pub fn awaits_close(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.closing)
+    }
+
     /// Requests of the connection in use that are not answered, its handshake included; none when the server is to close it.
     pub fn unanswered(&self) -> usize {
         match &self.link {
