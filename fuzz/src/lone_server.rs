@@ -4,7 +4,7 @@ use ringkeeper::base::{ShardId, Zxid};
 use ringkeeper::coordination::auth::AuthConfig;
 use ringkeeper::coordination::processor::message::ToShard;
 use ringkeeper::coordination::processor::{
-    Sequencer, SequencerConfig, SequencerOutputs, Shard, ShardConfig, ShardOutputs,
+    SLICE_STEPS, Sequencer, SequencerConfig, SequencerOutputs, Shard, ShardConfig, ShardOutputs, Turn,
 };
 use ringkeeper::coordination::session::{SessionIds, SessionTable};
 use ringkeeper::coordination::tree::{DataTree, ShardMap};
@@ -51,7 +51,9 @@ impl LoneServer {
         let tree = DataTree::new(ShardId(0), &map, 5);
         let mut shard = Shard::new(config, tree, SessionTable::default(), Zxid::ZERO, Zxid::ZERO);
         shard.start_serving();
-        let config = SequencerConfig { local: ShardId(0), map, auth, tick_ms: 100, remembered_bytes_max: 1 << 10 };
+        let slice_steps = SLICE_STEPS;
+        let config =
+            SequencerConfig { local: ShardId(0), map, auth, tick_ms: 100, remembered_bytes_max: 1 << 10, slice_steps };
         let sequencer = Sequencer::new(config, Zxid::ZERO, SessionTable::default(), SessionIds::new(1, 1_000_000), 0);
         let number = shard.connect([127, 0, 0, 1].into(), 0);
         let (sent, closed) = (Vec::new(), false);
@@ -81,7 +83,8 @@ impl LoneServer {
             for message in std::mem::take(&mut out.to_sequencer) {
                 self.sequencer.receive(ShardId(0), message, 0);
             }
-            self.sequencer.advance(&self.shard, 0, 1000, &mut messages);
+            let turn = Turn { records: &self.shard, now_ms: 0, wall_ms: 1000, room_bytes: usize::MAX };
+            self.sequencer.advance(turn, &mut messages);
             self.sequencer.new_proposals(|_, _| {});
             self.sequencer.durable(self.sequencer.last(), &mut messages);
             messages.messages.into_iter().for_each(|(_, message)| self.apply(&message, &mut out));
@@ -91,7 +94,8 @@ impl LoneServer {
             for (_, message) in std::mem::take(&mut out.to_peers) {
                 self.shard.on_peer(ShardId(0), message, &mut out);
             }
-            if out.to_sequencer.is_empty() && out.to_peers.is_empty() && out.dirty.is_empty() {
+            let quiet = out.to_sequencer.is_empty() && out.to_peers.is_empty() && out.dirty.is_empty();
+            if quiet && !self.sequencer.has_more() {
                 return;
             }
         }
