@@ -178,7 +178,7 @@ fn max_client_cnxns_counts_over_all_shards() {
             let refused = Client::connect(server.address).err().expect("one too many");
             assert!(is_gone(&refused), "{refused}");
         }
-        assert!(server.log().contains("maxClientCnxns"), "{}", server.log());
+        server.wait_for_log("maxClientCnxns");
         drop(clients.pop());
         let mut next = wait_for("a place", || Client::connect(server.address).ok());
         assert!(next.exists("/").expect("a reply"));

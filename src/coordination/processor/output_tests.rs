@@ -261,6 +261,31 @@ fn client_that_does_not_read_does_not_keep_the_past_without_end() {
     }
 }
 
+/// A list of a setWatches may be null. The lists behind it were then never read, and the shard went on with the request for ever.
+#[test]
+fn set_watches_with_a_null_list_ends() {
+    for shards in [1, 2, 3] {
+        let mut server = TestServer::new(shards);
+        let (client, _) = server.client(0);
+        let mut frame = Vec::new();
+        crate::protocol::jute::Output::new(&mut frame).framed(|out| {
+            out.i32(xid::SET_WATCHES);
+            out.i32(OpCode::SetWatches.wire());
+            out.i64(0);
+            // Null, one path, null.
+            out.i32(-1);
+            out.i32(1);
+            out.string("/gone");
+            out.i32(-1);
+        });
+        server.send(client, &frame);
+        server.request(client, 1, &Request::Exists { path: "/", watch: false });
+        server.settle();
+        let xids: Vec<i32> = server.received(client).iter().map(|frame| frame.header.xid).collect();
+        assert_eq!(xids, [xid::SET_WATCHES, 1], "{shards} shards");
+    }
+}
+
 /// A client brings 50,000 watches along. They were armed and asked for in one go, and nobody else was served. In parts, each must still
 /// be armed, or told what was missed, once; and what happens between the parts must not get lost.
 #[test]

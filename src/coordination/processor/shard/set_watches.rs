@@ -97,7 +97,8 @@ impl WatchesLeft {
     fn next(&mut self) -> Option<(List, Box<str>)> {
         let mut input = Input::new(self.lists.get(self.consumed..)?);
         while self.paths_left_in_list == 0 {
-            self.paths_left_in_list = input.vector(size_of::<i32>()).ok()??;
+            // A list that is null is an empty one.
+            self.paths_left_in_list = input.vector(size_of::<i32>()).ok()?.unwrap_or(0);
             self.begun += 1;
         }
         let list = *List::ALL.get(self.begun.checked_sub(1)?)?;
@@ -164,7 +165,9 @@ impl Shard {
         let Some(mut left) = connection.arming.take() else { return };
         let mut asked =
             WatchesAsked { relative: left.relative, is_last: false, entries: Vec::new(), questions: BTreeMap::new() };
+        let mut taken = 0;
         for (list, node_path) in std::iter::from_fn(|| left.next()).take(PARTS_MAX) {
+            taken += 1;
             if matches!(list, List::Persistent | List::PersistentRecursive) {
                 self.watches.arm(number, list.kind(), &node_path, None);
             } else {
@@ -173,7 +176,8 @@ impl Shard {
                 asked.entries.push(Entry { list, path: node_path, tag: Tag(self.next_tag), found: None });
             }
         }
-        asked.is_last = left.paths_left == 0;
+        // A part that is not full has met the end: whatever was counted, the request ends here.
+        asked.is_last = left.paths_left == 0 || taken < PARTS_MAX;
         for (index, entry) in asked.entries.iter_mut().enumerate() {
             let node_path = path::canonical(&entry.path);
             let owner = self.config.map.owner(node_path);
