@@ -14,7 +14,6 @@ pub const MARKS: &[&str] = &[
     "catch-up-event",
     "epoch-rolled-over",
     "event-filtered",
-    "expiry-taken-back",
     "idle-block",
     "log-purged",
     "moved-session-closes-old-connection",

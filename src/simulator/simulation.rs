@@ -173,7 +173,9 @@ impl Simulation {
         }
         self.come_to_rest().await?;
         self.recorder.end();
-        self.machine.stop().await
+        let stopped = self.machine.stop().await;
+        // A sync that failed may be noticed only now, when its executor had been standing still.
+        if self.sync_fails.get() { Ok(()) } else { stopped }
     }
 
     fn stands_still(&self) -> String {

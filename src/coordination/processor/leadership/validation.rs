@@ -139,7 +139,6 @@ impl Leadership {
             self.start_expiry(session, now_ms);
         }
         if self.expiry.contains(session) {
-            coverage::mark("expiry-taken-back");
             self.give_up_draft(work.log);
             return Outcome::Done;
         }
