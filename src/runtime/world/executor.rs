@@ -21,7 +21,6 @@ pub struct ExecutorId(usize);
 
 struct Process {
     host: HostId,
-    name: String,
     alive: bool,
 }
 
@@ -55,10 +54,11 @@ impl Executors {
 }
 
 impl World {
-    /// A new process on `host`. It has no executors yet.
+    /// A new process on `host`; its name goes into the trace. It has no executors yet.
     pub fn start_process(&self, host: HostId, name: &str) -> ProcessId {
         let mut executors = self.inner.executors.borrow_mut();
-        executors.processes.push(Process { host, name: name.to_owned(), alive: true });
+        self.trace(name.as_bytes());
+        executors.processes.push(Process { host, alive: true });
         ProcessId(executors.processes.len() - 1)
     }
 
@@ -131,11 +131,6 @@ impl World {
     pub fn executors_of(&self, process: ProcessId) -> Vec<ExecutorId> {
         let executors = self.inner.executors.borrow();
         executors.alive.iter().filter(|id| executors.executors[id.0].process == process).copied().collect()
-    }
-
-    /// What a process is called.
-    pub fn name_of(&self, process: ProcessId) -> String {
-        self.inner.executors.borrow().processes[process.0].name.clone()
     }
 
     pub(super) fn host_of(&self, executor: ExecutorId) -> HostId {

@@ -208,11 +208,6 @@ impl World {
         self.inner.network.clear();
     }
 
-    /// The seed.
-    pub fn seed(&self) -> u64 {
-        self.inner.seed
-    }
-
     /// Virtual microseconds since the beginning.
     pub fn now_us(&self) -> u64 {
         self.inner.now_us.get()
@@ -248,11 +243,6 @@ impl World {
     /// Equal for equal runs.
     pub fn trace_hash(&self) -> u64 {
         self.inner.trace.get()
-    }
-
-    /// Polls so far.
-    pub fn polls(&self) -> u64 {
-        self.inner.polls.get()
     }
 
     /// A number for the product.

@@ -233,11 +233,6 @@ impl Network {
         }
     }
 
-    /// Connections with an end that is open.
-    pub fn open_connections(&self) -> usize {
-        self.state.borrow().connections.len()
-    }
-
     pub(super) fn clear(&self) {
         let gone = {
             let mut state = self.state.borrow_mut();
